@@ -1,0 +1,48 @@
+"""Batched CutPaste for anomaly detection: the op, the pretext tasks; the rest is in the modules beside it.
+
+Images are (B, C, H, W) tensors, uint8 0–255 or floating point 0–1, before normalization.
+"""
+
+from fastcutpaste.color import Jitter, normalize
+from fastcutpaste.functional import (
+    Pasted,
+    Patches,
+    draw,
+    paste,
+    place_cutpaste,
+    place_scar,
+    random_crops,
+)
+from fastcutpaste.transforms import (
+    Cutout,
+    CutPaste,
+    CutPaste3Way,
+    CutPasteScar,
+    OneOf,
+    PretextTask,
+    QuarterTurn,
+    Scar,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CutPaste",
+    "CutPaste3Way",
+    "CutPasteScar",
+    "Cutout",
+    "Jitter",
+    "OneOf",
+    "Pasted",
+    "Patches",
+    "PretextTask",
+    "QuarterTurn",
+    "Scar",
+    "__version__",
+    "draw",
+    "normalize",
+    "paste",
+    "place_cutpaste",
+    "place_scar",
+    "random_crops",
+]

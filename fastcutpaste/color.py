@@ -1,0 +1,146 @@
+"""Color: the jitter of patches as one fused step, and normalization.
+
+Torchvision's ColorJitter applies brightness, contrast, saturation and hue one after the other in random order. On the
+way its values are clamped after each step. Clamped once, at the end, the four collapse: brightness, contrast and
+saturation are affine and keep the hue, saturation keeps the grey, so only the place of the hue in the order matters,
+and that through the grey alone. What is left is one hue rotation and one affine map of the pixels.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastcutpaste.checks import check_images
+
+JitterStrength = float | tuple[float, float, float, float]
+
+
+class Jitter(NamedTuple):
+    """Hold the color jitter of each patch; every field is a float tensor of shape (B,)."""
+
+    brightness: Tensor  # factor, 1 leaves the pixels as they are
+    contrast: Tensor  # factor, about the patch's mean grey
+    saturation: Tensor  # factor
+    hue: Tensor  # turns of the color circle, -0.5 to 0.5
+    order: Tensor  # 0 to 1: which of the six orders of hue, saturation and contrast
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Jitter":
+        """Give the jitter with `change` applied to every field."""
+        return Jitter._make(change(field) for field in self)
+
+
+def place_jitter(draws: Tensor, strength: JitterStrength) -> Jitter | None:
+    """Turn uniform numbers into jitter factors.
+
+    Args:
+        draws: (B, 5) uniform numbers in [0, 1).
+        strength: largest change of brightness, contrast and saturation (factors 1 ± strength) and of hue (turns,
+            at most 0.5), one number for all four or one for each.
+
+    Returns:
+        Jitter, or None where the strength is 0 throughout.
+
+    Raises:
+        ValueError: a strength out of bounds.
+    """
+    strengths = (float(strength),) * 4 if isinstance(strength, int | float) else tuple(strength)
+    if len(strengths) != 4 or not (min(strengths) >= 0 and max(strengths) <= 1 and strengths[3] <= 0.5):
+        raise ValueError(
+            f"jitter: brightness, contrast and saturation from 0 to 1 and hue from 0 to 0.5 required, got {strength}"
+        )
+    if max(strengths) == 0:
+        return None
+    change = draws[:, :4] * 2 - 1  # (B, 4), -1 to 1
+    return Jitter(
+        brightness=1 + change[:, 0] * strengths[0],
+        contrast=1 + change[:, 1] * strengths[1],
+        saturation=1 + change[:, 2] * strengths[2],
+        hue=change[:, 3] * strengths[3],
+        order=draws[:, 4],
+    )
+
+
+def rotate_hue(pixels: Tensor, turns: Tensor) -> Tensor:
+    """Turn the HSV hue of pixels (..., C, h, w), floating point, by `turns` of the color circle.
+
+    Other than three channels have no hue and are left alone.
+    """
+    if pixels.shape[-3] != 3:
+        return pixels
+    red, green, blue = torch.split(pixels, 1, dim=-3)  # (..., 1, h, w) each
+    value = pixels.amax(-3, keepdim=True)
+    chroma = value - pixels.amin(-3, keepdim=True)
+    divisor = torch.where(chroma == 0, 1, chroma)
+    sixths = torch.where(  # hue in sixths of a turn
+        value == red,
+        (green - blue) / divisor,
+        torch.where(value == green, (blue - red) / divisor + 2, (red - green) / divisor + 4),
+    )
+    sixths = sixths + turns * 6
+    distance = torch.cat([sixths + 5, sixths + 3, sixths + 1], dim=-3).remainder(6)  # (..., 3, h, w)
+    return value - chroma * torch.minimum(distance, 4 - distance).clamp(0, 1)
+
+
+def contrast_grey(pixels: Tensor, rotated: Tensor, jitter: Jitter) -> Tensor:
+    """Give the grey (..., 1, h, w) whose mean over the patch contrast turns about: before or after the hue."""
+    hue_first = (jitter.order < 1 / 3) + (jitter.order > 5 / 6)
+    return _grey(torch.lerp(pixels, rotated, hue_first * 1.0))
+
+
+def recolor(pixels: Tensor, rotated: Tensor, mean_grey: Tensor, jitter: Jitter, dtype: torch.dtype) -> Tensor:
+    """Apply all four steps of the jitter at once.
+
+    Args:
+        pixels: (..., C, h, w) floating point on the scale of `dtype`.
+        rotated: the same after `rotate_hue`.
+        mean_grey: (..., 1, 1, 1) mean over the patch of `contrast_grey`.
+        jitter: fields that broadcast with the pixels.
+        dtype: uint8 (results rounded, 0–255) or floating point (0–1).
+
+    Returns:
+        (..., C, h, w) of `dtype`.
+    """
+    grey = _grey(torch.lerp(pixels, rotated, (jitter.order < 1 / 2) * 1.0))
+    saturation = jitter.saturation if pixels.shape[-3] == 3 else 1.0
+    gain = jitter.brightness * jitter.contrast
+    offset = grey * (gain * (1 - saturation)) + mean_grey * (jitter.brightness * (1 - jitter.contrast))
+    result = rotated * (gain * saturation) + offset
+    return result.round().clamp(0, 255).to(dtype) if dtype == torch.uint8 else result.clamp(0, 1).to(dtype)
+
+
+def normalize(images: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Bring images to zero mean and unit variance.
+
+    Args:
+        images: (B, C, H, W), uint8 0–255 or floating point 0–1.
+        mean: (C,) mean of the channels on the 0–1 scale, on the images' device.
+        std: (C,) standard deviation on the 0–1 scale.
+        dtype: floating-point type of the result.
+
+    Returns:
+        (B, C, H, W) normalized, memory format kept.
+
+    Raises:
+        TypeError: images neither uint8 nor floating point.
+        ValueError: mean or std of another length than C.
+    """
+    check_images("normalize", images)
+    if mean.shape != (images.shape[1],) or std.shape != mean.shape:
+        raise ValueError(
+            f"normalize: mean and std of shape ({images.shape[1]},) required, "
+            f"got {tuple(mean.shape)} and {tuple(std.shape)}"
+        )
+    full = 255.0 if images.dtype == torch.uint8 else 1.0
+    scale = (1 / (std * full)).view(-1, 1, 1)  # (C, 1, 1)
+    offset = (mean / std).view(-1, 1, 1)
+    return (images * scale - offset).to(dtype)
+
+
+def _grey(pixels: Tensor) -> Tensor:
+    """Give the grey (..., 1, h, w) of pixels (..., C, h, w): ITU-R 601 weights of three channels, else the mean."""
+    if pixels.shape[-3] != 3:
+        return pixels.mean(-3, keepdim=True)
+    red, green, blue = torch.split(pixels, 1, dim=-3)
+    return red * 0.2989 + green * 0.587 + blue * 0.114

@@ -1,0 +1,360 @@
+"""Transforms that remember settings and call `functional`, and the pretext tasks made of lists of them."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fastcutpaste.checks import Range, check_images
+from fastcutpaste.color import Jitter, JitterStrength
+from fastcutpaste.functional import (
+    DRAWS,
+    AspectDistribution,
+    Pasted,
+    Patches,
+    draw,
+    paste,
+    place_cutpaste,
+    place_scar,
+)
+
+Color = Literal["black", "mean", "random"]
+
+
+class PatchTransform(nn.Module):
+    """Paste one patch into each image of a batch: the common part of the transforms below.
+
+    Subclasses say where (`place`) and, if it is not the image itself, with what (`fill`).
+
+    Args:
+        p: share of the images that get a patch, 0 to 1; the others come back unchanged, with an empty mask.
+    """
+
+    def __init__(self, p: float = 1.0) -> None:
+        super().__init__()
+        if not 0 <= p <= 1:
+            raise ValueError(f"{type(self).__name__}: p from 0 to 1 required, got {p}")
+        self.p = p
+
+    def place(self, draws: Tensor, height: int, width: int) -> Patches:
+        """Turn draws (B, DRAWS) into one patch per image of height × width pixels."""
+        raise TypeError(f"{type(self).__name__}: a subclass that defines place() required")
+
+    def fill(self, images: Tensor, generator: torch.Generator | None) -> Tensor | None:
+        """Give what is pasted into images (B, C, H, W): None for the images themselves, or as `paste` takes it."""
+        return None
+
+    def choose(self, images: Tensor, generator: torch.Generator | None) -> tuple[Patches, Tensor | None]:
+        """Draw and place the patches of a batch and give what fills them, for `paste`."""
+        draws = draw(len(images), images.device, generator)
+        patches = self.place(draws, images.shape[-2], images.shape[-1])
+        if self.p < 1:
+            patches = patches._replace(height=patches.height * (draws[:, 12] < self.p))
+        return patches, self.fill(images, generator)
+
+    def augment(self, images: Tensor, generator: torch.Generator | None = None) -> Pasted:
+        """Augment images and tell where.
+
+        Args:
+            images: (B, C, H, W), uint8 0–255 or floating point 0–1, before any normalization; never written.
+            generator: source of randomness on the images' device; the device's default generator if None.
+
+        Returns:
+            Images of the same shape, dtype, device and memory format, and a bool mask (B, 1, H, W).
+
+        Raises:
+            TypeError: images neither uint8 nor floating point.
+            ValueError: images of another shape.
+        """
+        check_images(type(self).__name__, images)
+        return paste(images, *self.choose(images, generator))
+
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Augment images (B, C, H, W); see `augment`, which gives the mask as well."""
+        return self.augment(images, generator).images
+
+    def extra_repr(self) -> str:
+        settings = {k: v for k, v in vars(self).items() if not k.startswith("_") and k != "training"}
+        return ", ".join(f"{name}={value!r}" for name, value in settings.items())
+
+
+class CutPaste(PatchTransform):
+    """Cut a rectangle out of each image and paste it, color-jittered, elsewhere in the same image.
+
+    Args:
+        area: smallest and largest patch area, fractions of the image.
+        aspect: smallest and largest height : width of the patch.
+        aspect_distribution: "log_uniform" or "two_uniforms", see `place_cutpaste`.
+        jitter: largest change of brightness, contrast, saturation and hue of the patch.
+        p: share of the images that get a patch.
+
+    Source: Li et al. 2021, App. A.2; the defaults are the paper's.
+    """
+
+    def __init__(
+        self,
+        area: Range = (0.02, 0.15),
+        aspect: Range = (0.3, 3.3),
+        aspect_distribution: AspectDistribution = "log_uniform",
+        jitter: JitterStrength = 0.1,
+        p: float = 1.0,
+    ) -> None:
+        super().__init__(p)
+        self.area, self.aspect, self.aspect_distribution, self.jitter = area, aspect, aspect_distribution, jitter
+        self.place(torch.empty(0, DRAWS), 1, 1)  # wrong settings fail here, not at the first batch
+
+    def place(self, draws: Tensor, height: int, width: int) -> Patches:
+        return place_cutpaste(
+            draws,
+            height,
+            width,
+            area=self.area,
+            aspect=self.aspect,
+            aspect_distribution=self.aspect_distribution,
+            jitter=self.jitter,
+        )
+
+
+class CutPasteScar(PatchTransform):
+    """Cut a thin strip out of each image, turn it, jitter its color and paste it elsewhere in the same image.
+
+    Args:
+        scar_width: thinnest and thickest scar, pixels of an image whose shorter side is `reference`.
+        scar_length: shortest and longest scar, the same pixels.
+        rotation: smallest and largest angle, degrees.
+        reference: image side those pixels refer to; None: pixels as they are, whatever the image's size.
+        jitter: largest change of brightness, contrast, saturation and hue of the scar.
+        p: share of the images that get a scar.
+
+    Source: Li et al. 2021, App. A.2; the defaults are the paper's.
+    """
+
+    def __init__(
+        self,
+        scar_width: Range = (2, 16),
+        scar_length: Range = (10, 25),
+        rotation: Range = (-45, 45),
+        reference: int | None = 256,
+        jitter: JitterStrength = 0.1,
+        p: float = 1.0,
+    ) -> None:
+        super().__init__(p)
+        self.scar_width, self.scar_length, self.rotation = scar_width, scar_length, rotation
+        self.reference, self.jitter = reference, jitter
+        self.place(torch.empty(0, DRAWS), 1, 1)
+
+    def place(self, draws: Tensor, height: int, width: int) -> Patches:
+        return place_scar(
+            draws,
+            height,
+            width,
+            scar_width=self.scar_width,
+            scar_length=self.scar_length,
+            rotation=self.rotation,
+            reference=self.reference,
+            jitter=self.jitter,
+        )
+
+
+class Cutout(CutPaste):
+    """Cover a rectangle of each image with one color: the paper's Cutout baselines.
+
+    Args:
+        color: "black", "mean" (of each image) or "random" (uniform in the color cube).
+        area: smallest and largest area of the rectangle, fractions of the image.
+        aspect: smallest and largest height : width.
+        p: share of the images that get a rectangle.
+
+    Source: Li et al. 2021, Table 4; DeVries and Taylor 2017.
+    """
+
+    def __init__(
+        self, color: Color = "black", area: Range = (0.02, 0.15), aspect: Range = (0.3, 3.3), p: float = 1.0
+    ) -> None:
+        super().__init__(area, aspect, jitter=0.0, p=p)
+        self.color = _checked(color)
+
+    def fill(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        return plain_color(images, self.color, generator)
+
+
+class Scar(CutPasteScar):
+    """Cover a thin turned strip of each image with one color: the paper's Scar baseline.
+
+    Args:
+        color: "black", "mean" (of each image) or "random" (uniform in the color cube).
+        scar_width: thinnest and thickest scar, pixels of an image whose shorter side is `reference`.
+        scar_length: shortest and longest scar, the same pixels.
+        rotation: smallest and largest angle, degrees.
+        reference: image side those pixels refer to; None: pixels as they are.
+        p: share of the images that get a scar.
+
+    Source: Li et al. 2021, Table 1, column "Scar".
+    """
+
+    def __init__(
+        self,
+        color: Color = "random",
+        scar_width: Range = (2, 16),
+        scar_length: Range = (10, 25),
+        rotation: Range = (-45, 45),
+        reference: int | None = 256,
+        p: float = 1.0,
+    ) -> None:
+        super().__init__(scar_width, scar_length, rotation, reference, jitter=0.0, p=p)
+        self.color = _checked(color)
+
+    def fill(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        return plain_color(images, self.color, generator)
+
+
+class QuarterTurn(nn.Module):
+    """Turn square images by quarter turns: one class of the rotation-prediction baseline.
+
+    Args:
+        turns: number of quarter turns counter-clockwise, 1 to 3.
+
+    Source: Gidaris et al. 2018, the "Rotation" baseline of Li et al. 2021.
+    """
+
+    def __init__(self, turns: int) -> None:
+        super().__init__()
+        if turns not in (1, 2, 3):
+            raise ValueError(f"QuarterTurn: 1, 2 or 3 turns required, got {turns}")
+        self.turns = turns
+
+    def augment(self, images: Tensor, generator: torch.Generator | None = None) -> Pasted:
+        """Turn images (B, C, H, H) and give a mask (B, 1, H, H) that is True everywhere."""
+        check_images("QuarterTurn", images)
+        if images.shape[-2] != images.shape[-1]:
+            raise ValueError(f"QuarterTurn: square images required, got {images.shape[-2]}×{images.shape[-1]}")
+        mask = torch.ones_like(images[:, :1], dtype=torch.bool)
+        return Pasted(torch.rot90(images, self.turns, (-2, -1)), mask)
+
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Turn images (B, C, H, H)."""
+        return self.augment(images, generator).images
+
+    def extra_repr(self) -> str:
+        return f"turns={self.turns}"
+
+
+class OneOf(PatchTransform):
+    """Apply one of several patch transforms to each image, drawn anew with equal chance.
+
+    `PretextTask(OneOf(CutPaste(), CutPasteScar()))` is the paper's binary union. Patches are chosen before anything
+    is pasted, so it costs one paste whatever the number of transforms.
+    """
+
+    def __init__(self, *transforms: PatchTransform) -> None:
+        super().__init__()
+        if not transforms:
+            raise ValueError("OneOf: at least one transform required, got 0")
+        self.transforms = nn.ModuleList(transforms)
+
+    def choose(self, images: Tensor, generator: torch.Generator | None) -> tuple[Patches, Tensor | None]:
+        choice = torch.rand(len(images), device=images.device, generator=generator) * len(self.transforms)
+        chosen = [transform.choose(images, generator) for transform in self.transforms]  # type: ignore[operator]
+        jittered = any(patches.jitter is not None for patches, _ in chosen)
+        filled = any(fill is not None for _, fill in chosen)
+        result: tuple[Tensor, ...] = ()
+        for i, (patches, fill) in enumerate(chosen):
+            fields = [*patches[:-1], *(_jitter_of(patches) if jittered else ())]
+            if filled:
+                fields.append((images if fill is None else fill).expand_as(images))
+            here = choice >= i
+            result = tuple(
+                torch.where(here.view(-1, *[1] * (new.ndim - 1)), new, old)
+                for new, old in zip(fields, result or fields, strict=True)
+            )
+        jitter = Jitter._make(result[7:12]) if jittered else None
+        return Patches._make([*result[:7], jitter]), result[-1] if filled else None
+
+
+class PretextBatch(NamedTuple):
+    """Hold images ((k+1)·B, C, H, W), labels ((k+1)·B,) int64 from 0 to k, and masks ((k+1)·B, 1, H, W) bool."""
+
+    images: Tensor
+    labels: Tensor
+    masks: Tensor
+
+
+class PretextTask(nn.Module):
+    """Make a classification task of a list of transforms: which one, if any, was applied to the image?
+
+    Args:
+        transforms: k transforms; class 0 is the untouched image, class i the i-th transform.
+    """
+
+    def __init__(self, *transforms: PatchTransform | QuarterTurn) -> None:
+        super().__init__()
+        if not transforms:
+            raise ValueError("PretextTask: at least one transform required, got 0")
+        self.transforms = nn.ModuleList(transforms)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, k + 1."""
+        return len(self.transforms) + 1
+
+    def augment(self, images: Tensor, generator: torch.Generator | None = None) -> PretextBatch:
+        """Give the images untouched and once through each transform, class after class.
+
+        Args:
+            images: (B, C, H, W), uint8 0–255 or floating point 0–1; never written.
+            generator: source of randomness on the images' device.
+
+        Returns:
+            Images, labels and masks; the masks of class 0 are empty.
+        """
+        check_images(type(self).__name__, images)
+        pasted = [transform.augment(images, generator) for transform in self.transforms]  # type: ignore[operator]
+        nothing = torch.zeros_like(images[:, :1], dtype=torch.bool)
+        labels = torch.arange(self.classes, device=images.device).repeat_interleave(len(images))
+        return PretextBatch(
+            torch.cat([images, *(result.images for result in pasted)]),
+            labels,
+            torch.cat([nothing, *(result.mask for result in pasted)]),
+        )
+
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Give the images ((k+1)·B, C, H, W) and labels ((k+1)·B,) of `augment`."""
+        batch = self.augment(images, generator)
+        return batch.images, batch.labels
+
+
+class CutPaste3Way(PretextTask):
+    """Ask which of three an image is: untouched (0), CutPaste (1) or CutPaste-Scar (2); the paper's best task.
+
+    Args:
+        jitter: largest change of brightness, contrast, saturation and hue of the patches.
+    """
+
+    def __init__(self, jitter: JitterStrength = 0.1) -> None:
+        super().__init__(CutPaste(jitter=jitter), CutPasteScar(jitter=jitter))
+
+
+def plain_color(images: Tensor, color: Color, generator: torch.Generator | None = None) -> Tensor:
+    """Give one color (B, C, 1, 1) per image, of the images' dtype and range."""
+    shape = (*images.shape[:2], 1, 1)
+    if color == "black":
+        return images.new_zeros(shape)
+    if color == "mean":
+        mean = images.mean((-2, -1), keepdim=True, dtype=torch.float32)
+        return (mean.round() if images.dtype == torch.uint8 else mean).to(images.dtype)
+    uniform = torch.rand(shape, device=images.device, generator=generator)
+    return (uniform * 256).to(torch.uint8) if images.dtype == torch.uint8 else uniform.to(images.dtype)
+
+
+def _checked(color: Color) -> Color:
+    if color not in ("black", "mean", "random"):
+        raise ValueError(f"color: 'black', 'mean' or 'random' required, got {color!r}")
+    return color
+
+
+def _jitter_of(patches: Patches) -> Jitter:
+    """Give the jitter of patches, or one that changes nothing."""
+    if patches.jitter is not None:
+        return patches.jitter
+    one, zero = torch.ones_like(patches.angle), torch.zeros_like(patches.angle)
+    return Jitter(one, one, one, zero, zero)
