@@ -13,20 +13,13 @@ from fastcutpaste.functional import (
     place_scar,
     random_crops,
 )
-from fastcutpaste.transforms import (
-    Cutout,
-    CutPaste,
-    CutPaste3Way,
-    CutPasteScar,
-    OneOf,
-    PretextTask,
-    QuarterTurn,
-    Scar,
-)
+from fastcutpaste.tasks import CutPaste3Way, PretextTask
+from fastcutpaste.transforms import BaseAugmentation, Cutout, CutPaste, CutPasteScar, OneOf, QuarterTurn, Scar
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BaseAugmentation",
     "CutPaste",
     "CutPaste3Way",
     "CutPasteScar",

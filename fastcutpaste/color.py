@@ -85,8 +85,9 @@ def rotate_hue(pixels: Tensor, turns: Tensor) -> Tensor:
 
 def contrast_grey(pixels: Tensor, rotated: Tensor, jitter: Jitter) -> Tensor:
     """Give the grey (..., 1, h, w) whose mean over the patch contrast turns about: before or after the hue."""
-    hue_first = (jitter.order < 1 / 3) + (jitter.order > 5 / 6)
-    return _grey(torch.lerp(pixels, rotated, hue_first * 1.0))
+    first, last = (jitter.order < 1 / 3) * 1.0, (jitter.order > 5 / 6) * 1.0
+    grey, share = _grey(pixels), first + last * jitter.saturation  # after saturation, hue sees only part of the color
+    return grey + (_grey(rotated) - grey) * share
 
 
 def recolor(pixels: Tensor, rotated: Tensor, mean_grey: Tensor, jitter: Jitter, dtype: torch.dtype) -> Tensor:
@@ -102,7 +103,7 @@ def recolor(pixels: Tensor, rotated: Tensor, mean_grey: Tensor, jitter: Jitter, 
     Returns:
         (..., C, h, w) of `dtype`.
     """
-    grey = _grey(torch.lerp(pixels, rotated, (jitter.order < 1 / 2) * 1.0))
+    grey = _grey(pixels + (rotated - pixels) * ((jitter.order < 1 / 2) * 1.0))
     saturation = jitter.saturation if pixels.shape[-3] == 3 else 1.0
     gain = jitter.brightness * jitter.contrast
     offset = grey * (gain * (1 - saturation)) + mean_grey * (jitter.brightness * (1 - jitter.contrast))

@@ -7,6 +7,7 @@ Source of the method: Li et al., "CutPaste: Self-Supervised Learning for Anomaly
 
 import math
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Literal, NamedTuple
 
 import torch
@@ -198,28 +199,60 @@ def paste(images: Tensor, patches: Patches, fill: Tensor | None = None) -> Paste
     return _paste_grid(images, patches, fill)
 
 
-def random_crops(images: Tensor, size: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
-    """Cut one uniformly placed crop from each image.
+def random_crops(images: Tensor, size: int | tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
+    """Cut one crop out of each image, at a uniformly drawn place fully inside.
+
+    Args:
+        images: (B, C, H, W), any type.
+        size: (height, width) of the crops, or one number for both, at most the images' size.
+        generator: on the images' device.
+
+    Returns:
+        Crops, (B, C, height, width), a new tensor of the images' type, device and memory format.
+
+    Raises:
+        ValueError: images of another shape, a size below 1 or above the images'.
+
+    Cost:
+        One draw, one gather: the crops are read and written once, nothing is synchronised. The gradient to `images`
+        would be as large as all possible crops together, so crop data, not features.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    if images.ndim != 4:
+        raise ValueError(f"random_crops: images (B, C, H, W) required, got {tuple(images.shape)}")
+    rows, columns = images.shape[2] - height + 1, images.shape[3] - width + 1  # places along each side
+    if min(rows, columns, height, width) < 1:
+        came = f"{height}×{width} from {images.shape[2]}×{images.shape[3]}"
+        raise ValueError(f"random_crops: a crop of at least 1×1 and at most the image required, got {came}")
+    drawn = torch.rand(len(images), 2, device=images.device, dtype=torch.float32, generator=generator)
+    # The largest float32 below 1 times a whole number below 2**24 stays below that number, so no clamp is needed.
+    top, left = (drawn[:, 0] * rows).long(), (drawn[:, 1] * columns).long()  # (B,)
+    windows = images.unfold(2, height, 1).unfold(3, width, 1)  # (B, C, rows, columns, height, width), a view
+    return windows[torch.arange(len(images), device=images.device), :, top, left]  # (B, C, height, width)
+
+
+def translate(images: Tensor, shift: Tensor) -> Tensor:
+    """Shift each image, mirroring what the shift uncovers.
 
     Args:
         images: (B, C, H, W), any dtype.
-        size: (height, width) of the crops, pixels, at most (H, W).
-        generator: source of randomness on the images' device.
+        shift: (B, 2) down and right, fractions of the height and the width, -1 to 1.
 
     Returns:
-        (B, C, height, width), memory format kept.
-
-    Raises:
-        ValueError: an image smaller than the crop.
+        (B, C, H, W), memory format kept; shifts are rounded to whole pixels.
     """
-    batch, _, height, width = images.shape
-    if not (0 < size[0] <= height and 0 < size[1] <= width):
-        raise ValueError(f"random_crops: a crop of 1×1 to {height}×{width} pixels required, got {size[0]}×{size[1]}")
-    draws = torch.rand(batch, 2, device=images.device, generator=generator)
-    top, left = _inside(draws[:, 0], height - size[0]), _inside(draws[:, 1], width - size[1])
-    rows = top.view(-1, 1, 1, 1) + torch.arange(size[0], device=images.device).view(-1, 1)  # (B, 1, h, 1)
-    columns = left.view(-1, 1, 1, 1) + torch.arange(size[1], device=images.device)  # (B, 1, 1, w)
-    return _pixels_at(images, rows, columns).contiguous(memory_format=memory_format_of(images))
+    height, width = images.shape[-2:]
+    down, right = (shift[:, 0] * height).round().long(), (shift[:, 1] * width).round().long()
+    rows = torch.arange(height, device=images.device).view(-1, 1) - down.view(-1, 1, 1, 1)  # (B, 1, H, 1)
+    columns = torch.arange(width, device=images.device) - right.view(-1, 1, 1, 1)  # (B, 1, 1, W)
+    shifted = _pixels_at(images, _mirror(rows, height), _mirror(columns, width))
+    return shifted.contiguous(memory_format=memory_format_of(images))
+
+
+def _mirror(position: Tensor, length: int) -> Tensor:
+    """Fold positions from -length to 2·length - 1 back into 0 … length - 1, the edge pixel being seen twice."""
+    position = torch.where(position < 0, -1 - position, position)
+    return torch.where(position >= length, 2 * length - 1 - position, position)
 
 
 def _paste_grid(images: Tensor, patches: Patches, fill: Tensor | None) -> Pasted:
@@ -269,13 +302,15 @@ def _paste_slices(images: Tensor, patches: Patches, fill: Tensor | None) -> Past
         beyond = 0 if angle == 0 else math.ceil((math.hypot(h, w) - min(h, w)) / 2) + 1  # farthest a corner can turn to
         top, bottom = max(y - beyond, 0), min(y + h + beyond, height)
         left, right = max(x - beyond, 0), min(x + w + beyond, width)
+        if top >= bottom or left >= right:
+            continue  # wholly outside
         target = pasted[b, :, top:bottom, left:right]
         if angle == 0:
             target.copy_(patch[:, top - y : bottom - y, left - x : right - x])
             mask[b, :, top:bottom, left:right] = True
         else:
             rows, columns = torch.arange(top, bottom).view(-1, 1), torch.arange(left, right).view(1, -1)
-            row, column, inside = _locate(rows, columns, Patches._make(field[b] for field in patches[:-1]))
+            row, column, inside = _locate(rows, columns, patches.map(itemgetter(b)))
             turned = patch[:, row.clamp(0, h - 1), column.clamp(0, w - 1)]  # (C, rows, columns)
             target.copy_(torch.where(inside, turned, target))
             mask[b, 0, top:bottom, left:right] = inside
@@ -287,6 +322,8 @@ def _locate(rows: Tensor, columns: Tensor, patches: Patches) -> tuple[Tensor, Te
     half_height, half_width = (patches.height - 1) / 2, (patches.width - 1) / 2
     radians = patches.angle.deg2rad()
     cos, sin = radians.cos(), radians.sin()
+    # float32 gives cos 90° = -4e-8: where height + width is odd every pixel is then a tie, and the patch is torn
+    cos = torch.where(cos.abs() < 1e-6, 0, cos)
     dy, dx = rows - patches.y - half_height, columns - patches.x - half_width
     row = (dx * sin + dy * cos + half_height + 0.5).floor().long()
     column = (dx * cos - dy * sin + half_width + 0.5).floor().long()

@@ -1,12 +1,12 @@
-"""Transforms that remember settings and call `functional`, and the pretext tasks made of lists of them."""
+"""Transforms: they remember settings, call `functional` and keep nothing else."""
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from fastcutpaste.checks import Range, check_images
-from fastcutpaste.color import Jitter, JitterStrength
+from fastcutpaste.color import Jitter, JitterStrength, place_jitter
 from fastcutpaste.functional import (
     DRAWS,
     AspectDistribution,
@@ -16,6 +16,7 @@ from fastcutpaste.functional import (
     paste,
     place_cutpaste,
     place_scar,
+    translate,
 )
 
 Color = Literal["black", "mean", "random"]
@@ -271,67 +272,39 @@ class OneOf(PatchTransform):
         return Patches._make([*result[:7], jitter]), result[-1] if filled else None
 
 
-class PretextBatch(NamedTuple):
-    """Hold images ((k+1)·B, C, H, W), labels ((k+1)·B,) int64 from 0 to k, and masks ((k+1)·B, 1, H, W) bool."""
-
-    images: Tensor
-    labels: Tensor
-    masks: Tensor
-
-
-class PretextTask(nn.Module):
-    """Make a classification task of a list of transforms: which one, if any, was applied to the image?
+class BaseAugmentation(nn.Module):
+    """Shift and color-jitter whole images: what every image gets before a pretext task looks at it.
 
     Args:
-        transforms: k transforms; class 0 is the untouched image, class i the i-th transform.
+        shift: largest translation, as a fraction of each side; the border is mirrored, nothing black comes in.
+        jitter: largest change of brightness, contrast, saturation and hue of the image.
+
+    Source: Li et al. 2021, §3.1, "random translation and color jittering"; the magnitudes are not in the paper.
     """
 
-    def __init__(self, *transforms: PatchTransform | QuarterTurn) -> None:
+    def __init__(self, shift: float = 0.05, jitter: JitterStrength = 0.1) -> None:
         super().__init__()
-        if not transforms:
-            raise ValueError("PretextTask: at least one transform required, got 0")
-        self.transforms = nn.ModuleList(transforms)
+        if not 0 <= shift < 1:
+            raise ValueError(f"BaseAugmentation: shift from 0 to below 1 required, got {shift}")
+        self.shift, self.jitter = shift, jitter
+        place_jitter(torch.empty(0, 5), jitter)
 
-    @property
-    def classes(self) -> int:
-        """Number of classes, k + 1."""
-        return len(self.transforms) + 1
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Augment images (B, C, H, W), uint8 0–255 or floating point 0–1; shape, dtype and format are kept."""
+        check_images("BaseAugmentation", images)
+        height, width = images.shape[-2:]
+        draws = draw(len(images), images.device, generator)
+        if self.shift:
+            images = translate(images, (draws[:, :2] * 2 - 1) * self.shift)
+        jitter = place_jitter(draws[:, 7:12], self.jitter)
+        if jitter is None:
+            return images
+        zero = torch.zeros_like(draws[:, 0], dtype=torch.int64)
+        whole = Patches(zero, zero, zero, zero, zero + height, zero + width, torch.zeros_like(draws[:, 0]), jitter)
+        return paste(images, whole).images
 
-    def augment(self, images: Tensor, generator: torch.Generator | None = None) -> PretextBatch:
-        """Give the images untouched and once through each transform, class after class.
-
-        Args:
-            images: (B, C, H, W), uint8 0–255 or floating point 0–1; never written.
-            generator: source of randomness on the images' device.
-
-        Returns:
-            Images, labels and masks; the masks of class 0 are empty.
-        """
-        check_images(type(self).__name__, images)
-        pasted = [transform.augment(images, generator) for transform in self.transforms]  # type: ignore[operator]
-        nothing = torch.zeros_like(images[:, :1], dtype=torch.bool)
-        labels = torch.arange(self.classes, device=images.device).repeat_interleave(len(images))
-        return PretextBatch(
-            torch.cat([images, *(result.images for result in pasted)]),
-            labels,
-            torch.cat([nothing, *(result.mask for result in pasted)]),
-        )
-
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Give the images ((k+1)·B, C, H, W) and labels ((k+1)·B,) of `augment`."""
-        batch = self.augment(images, generator)
-        return batch.images, batch.labels
-
-
-class CutPaste3Way(PretextTask):
-    """Ask which of three an image is: untouched (0), CutPaste (1) or CutPaste-Scar (2); the paper's best task.
-
-    Args:
-        jitter: largest change of brightness, contrast, saturation and hue of the patches.
-    """
-
-    def __init__(self, jitter: JitterStrength = 0.1) -> None:
-        super().__init__(CutPaste(jitter=jitter), CutPasteScar(jitter=jitter))
+    def extra_repr(self) -> str:
+        return f"shift={self.shift}, jitter={self.jitter}"
 
 
 def plain_color(images: Tensor, color: Color, generator: torch.Generator | None = None) -> Tensor:

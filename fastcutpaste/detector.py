@@ -1,0 +1,283 @@
+"""The detector: network, density, preprocessing and threshold as one object in one file."""
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fastcutpaste.checks import check_images
+from fastcutpaste.dense import embed_patches, grid_shape, spread_scores
+from fastcutpaste.density import Density, density_from_state, make_density
+from fastcutpaste.files import written_whole
+from fastcutpaste.metrics import threshold_at_fpr
+from fastcutpaste.model import Network, NetworkConfig, autocast
+
+FORMAT = 1  # of the file; raised when older versions could no longer read it
+_KEY = "fastcutpaste"
+Progress = Callable[[Iterable[Tensor], int, str], Iterable[Tensor]]
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """Say how images are scored.
+
+    Attributes:
+        size: (height, width) every image is resized to before it is scored, pixels.
+        patch: side of the patches that are scored, pixels; None: whole images, without heat maps.
+        stride: pixels from one patch to the next.
+        density: "gaussian" or "kernel".
+        false_positive_rate: share of normal images the threshold lets be called defective.
+        held_out: share of the normal images kept out of the density, on which the threshold is set.
+        fit_patches: most patches the density is fitted on; the grid is thinned out until they are fewer.
+        chunk: patches or images a forward pass; bounds the memory, changes no score.
+    """
+
+    size: tuple[int, int] = (256, 256)
+    patch: int | None = 64
+    stride: int = 4
+    density: Literal["gaussian", "kernel"] = "gaussian"
+    false_positive_rate: float = 0.05
+    held_out: float = 0.2
+    fit_patches: int = 100_000
+    chunk: int = 512
+
+    def __post_init__(self) -> None:
+        if self.patch is not None:
+            grid_shape(*self.size, self.patch, self.stride)
+        for name in ("false_positive_rate", "held_out"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name}: above 0 and below 1 required, got {getattr(self, name)}")
+        for name in ("fit_patches", "chunk"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: at least 1 required, got {getattr(self, name)}")
+        make_density(self.density)
+
+
+class Detector:
+    """Score images and tell where they are defective.
+
+    Args:
+        network: trained on crops of side `config.patch`, or on whole images where that is None.
+        config: how images are scored.
+        density: fitted on features of normal images; None until `fit`.
+        threshold: images with a higher score are called defective; NaN until `fit`.
+        typical: median of the heat maps, or of the scores, of normal images; NaN until `fit`.
+        provenance: settings, versions, seed and data summary: what JSON can hold, kept in the file.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        config: DetectorConfig | None = None,
+        density: Density | None = None,
+        threshold: float = math.nan,
+        typical: float = math.nan,
+        provenance: dict[str, Any] | None = None,
+    ) -> None:
+        self.network = network.eval()
+        self.config = config or DetectorConfig()
+        self.density = density
+        self.threshold = threshold
+        self.typical = typical
+        self.provenance = provenance or {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network and the density are."""
+        return self.network.mean.device
+
+    def to(self, device: torch.device | str) -> "Detector":
+        """Move network and density to a device."""
+        self.network.to(device)
+        if self.density is not None:
+            self.density.to(device)
+        return self
+
+    def fit(self, images: Tensor, progress: Progress | None = None) -> "Detector":
+        """Fit the density on normal images as they are, and set the threshold.
+
+        Every k-th image is held out: the density never sees it, and the threshold is the score that only
+        `false_positive_rate` of these exceed.
+
+        Args:
+            images: (N, 3, H, W), normal, not augmented, uint8 0–255 or floating point 0–1, of `config.size`; N >= 3.
+            progress: wraps the batches, for a progress bar.
+
+        Returns:
+            Itself.
+
+        Raises:
+            ValueError: too few images, or of another size.
+        """
+        self._check("fit", images)
+        every = max(2, round(1 / self.config.held_out))
+        if len(images) < 3:
+            raise ValueError(f"fit: at least 3 normal images required, got {len(images)}")
+        held_out = torch.arange(len(images), device=images.device) % every == every - 1
+        if not held_out.any():
+            held_out[-1] = True
+        stride = self._fit_stride(int((~held_out).sum()))
+        batches = _batches(images[~held_out], 4 if self.config.patch else self.config.chunk)
+        if progress is not None:
+            batches = progress(batches, int((~held_out).sum()), "fitting the density")
+        features = torch.cat([self._features(batch, stride).flatten(0, -2) for batch in batches])
+        self.density = make_density(self.config.density).fit(features)
+        if self.config.patch is None:
+            scores = middle = self.score(images[held_out], progress)
+        else:
+            middle = self.localize(images[held_out], progress)
+            scores = middle.amax((-2, -1))
+        self.typical = float(middle.median())
+        self.threshold = threshold_at_fpr(scores, self.config.false_positive_rate)
+        return self
+
+    def score(self, images: Tensor, progress: Progress | None = None) -> Tensor:
+        """Score images: the higher, the more anomalous.
+
+        Args:
+            images: (N, 3, H, W), uint8 0–255 or floating point 0–1, of `config.size`, on any device.
+            progress: wraps the batches, for a progress bar.
+
+        Returns:
+            (N,) float32 on the CPU: the distance of the image's features, or the maximum of its heat map.
+        """
+        if self.config.patch is not None:
+            return self.localize(images, progress).amax((-2, -1))
+        self._check("score", images)
+        batches = _batches(images, self.config.chunk)
+        if progress is not None:
+            batches = progress(batches, len(images), "scoring")
+        return torch.cat([self._fitted().score(self._features(batch)).cpu() for batch in batches])
+
+    def localize(self, images: Tensor, progress: Progress | None = None) -> Tensor:
+        """Draw a heat map of each image.
+
+        Args:
+            images: (N, 3, H, W), uint8 0–255 or floating point 0–1, of `config.size`, on any device.
+            progress: wraps the batches, for a progress bar.
+
+        Returns:
+            (N, H, W) float32 on the CPU, in the units of the scores.
+
+        Raises:
+            ValueError: a detector of whole images, images of another size.
+        """
+        self._check("localize", images)
+        if self.config.patch is None:
+            raise ValueError("localize: a detector trained on patches required, got one of whole images")
+        patch, stride = self.config.patch, self.config.stride
+        batches = _batches(images, 4)
+        if progress is not None:
+            batches = progress(batches, len(images), "scoring")
+        maps = [torch.empty(0, *self.config.size)]
+        for batch in batches:
+            scores = self._fitted().score(self._features(batch))  # (B, h, w)
+            maps.append(spread_scores(scores, self.config.size, patch=patch, stride=stride).cpu())
+        return torch.cat(maps)
+
+    def save(self, path: str | Path) -> None:
+        """Write the detector to one safetensors file, whole or not at all; its settings are JSON in the header.
+
+        Raises:
+            RuntimeError: not fitted.
+        """
+        density = self._fitted()
+        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        tensors |= {f"density.{name}": tensor for name, tensor in density.state().items()}
+        header = {
+            "format": FORMAT,
+            "network": asdict(self.network.config),
+            "detector": asdict(self.config),
+            "threshold": self.threshold,
+            "typical": self.typical,
+            "provenance": self.provenance,
+        }
+        with written_whole(path) as temporary:
+            contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+            save_file(contiguous, temporary, {_KEY: json.dumps(header)})
+
+    @classmethod
+    def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "Detector":
+        """Read a detector; nothing in the file can run code.
+
+        Raises:
+            ValueError: no such file, not a detector, damaged, or from a newer version.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise ValueError(f"{path}: a detector file required, got {'a folder' if path.exists() else 'nothing'}")
+        try:
+            with safe_open(path, "pt") as file:
+                header = json.loads((file.metadata() or {}).get(_KEY, "null"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+        except (SafetensorError, ValueError, OSError) as error:
+            raise ValueError(f"{path}: a whole detector file (safetensors) required, got: {error}") from error
+        if header is None:
+            raise ValueError(f"{path}: a detector file required, got a safetensors file of something else")
+        try:
+            if header["format"] > FORMAT:
+                raise ValueError(
+                    f"{path}: a detector of format {FORMAT} or older required, got format {header['format']}; "
+                    "a newer fastcutpaste reads it"
+                )
+            network_config = header["network"] | {"head": tuple(header["network"]["head"])}
+            network = Network(NetworkConfig(**network_config))
+            network.load_state_dict(_under("network.", tensors))
+            config = DetectorConfig(**header["detector"] | {"size": tuple(header["detector"]["size"])})
+            density = density_from_state(_under("density.", tensors))
+            threshold, typical = float(header["threshold"]), float(header["typical"])
+        except (KeyError, TypeError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{path}: a whole detector file required, got one that is damaged: {reason}") from error
+        network.to(memory_format=torch.channels_last)
+        return cls(network, config, density, threshold, typical, header.get("provenance")).to(device)
+
+    def _fitted(self) -> Density:
+        if self.density is None:
+            raise RuntimeError("Detector: fit or load required first, got neither")
+        return self.density
+
+    def _features(self, images: Tensor, stride: int | None = None) -> Tensor:
+        """Give features (B, h, w, D) of the patches of images, or (B, D) of whole images; float32."""
+        images, patch = images.to(self.device), self.config.patch
+        with torch.inference_mode(), autocast(self.device):
+            if patch is None:
+                return self.network.embed(images).float()
+            stride = stride or self.config.stride
+            return embed_patches(
+                images, self.network.embed, patch=patch, stride=stride, chunk=self.config.chunk
+            ).float()
+
+    def _fit_stride(self, count: int) -> int:
+        """Give the smallest multiple of the stride at which `count` images have at most `fit_patches` patches."""
+        if self.config.patch is None:
+            return 1
+        stride = self.config.stride
+        while True:
+            rows, columns = grid_shape(*self.config.size, self.config.patch, stride)
+            if count * rows * columns <= self.config.fit_patches or rows * columns == 1:
+                return stride
+            stride += self.config.stride
+
+    def _check(self, who: str, images: Tensor) -> None:
+        check_images(who, images)
+        wanted = (3, *self.config.size)
+        if images.shape[1:] != wanted:
+            raise ValueError(
+                f"{who}: images of shape (N, {wanted[0]}, {wanted[1]}, {wanted[2]}) required, got {tuple(images.shape)}"
+            )
+
+
+def _batches(images: Tensor, size: int) -> Iterable[Tensor]:
+    return (images[start : start + size] for start in range(0, len(images), size))
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

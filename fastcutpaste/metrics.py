@@ -1,0 +1,246 @@
+"""Figures of merit: AUROC over images and over pixels, per-region overlap, and thresholds.
+
+All are exact. Every curve here is a share of anomalous weight against the share of normal scores, both above a falling
+threshold, and every area is the trapezoid under such a curve; only the weights differ. One sort of the normal scores
+and one of the anomalous ones give the curve at every threshold, ties included.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Values: TypeAlias = Tensor | NDArray[Any] | Sequence[Any]
+Curve: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def image_auroc(scores: Values, labels: Values) -> float:
+    """Compute the area under the ROC curve: how often an anomalous score lies above a normal one, ties half.
+
+    Args:
+        scores: (N,), finite, higher means more anomalous.
+        labels: (N,) bool, True means anomalous; both must occur.
+
+    Returns:
+        Area in [0, 1].
+
+    Raises:
+        TypeError: labels are not bool.
+        ValueError: shapes differ or are not (N,), scores that are not finite, only one of the two labels.
+    """
+    return _area(*_curve(*_split_scores("image_auroc", scores, labels)))
+
+
+def roc_curve(scores: Values, labels: Values) -> Curve:
+    """Compute the ROC curve under which `image_auroc` is the area.
+
+    Args:
+        scores: (N,), finite, higher means more anomalous.
+        labels: (N,) bool, True means anomalous; both must occur.
+
+    Returns:
+        False and true positive rate, each (points,), rising from 0 to 1; linear between points is exact.
+
+    Raises:
+        TypeError, ValueError: as `image_auroc`.
+    """
+    return _curve(*_split_scores("roc_curve", scores, labels))
+
+
+def pixel_auroc(maps: Sequence[Values], masks: Sequence[Values]) -> float:
+    """Compute the area under the ROC curve over the pixels of all images together.
+
+    Args:
+        maps: one (H, W) of finite scores an image; sizes may differ between images.
+        masks: one (H, W) of bool an image, True means defect; both must occur.
+
+    Returns:
+        Area in [0, 1].
+
+    Raises:
+        TypeError: a mask is not bool.
+        ValueError: numbers or shapes of maps and masks differ, scores that are not finite, only one kind of pixel.
+
+    Cost:
+        One sort of the defect-free pixels: 0.5 s for 6.6 M pixels in all, 2.6 s for 39 M, on one core of an AMD EPYC.
+    """
+    arrays, marks = _check_maps("pixel_auroc", maps, masks)
+    defects = np.concatenate([array[mark] for array, mark in zip(arrays, marks, strict=True)])
+    normals = np.concatenate([array[~mark] for array, mark in zip(arrays, marks, strict=True)])
+    if not len(defects) or not len(normals):
+        counts = f"{len(defects)} defect and {len(normals)} defect-free"
+        raise ValueError(f"pixel_auroc: both defect and defect-free pixels required, got {counts}")
+    return _area(*_curve(defects, np.ones(len(defects)), normals))
+
+
+def pro_curve(maps: Sequence[Values], masks: Sequence[Values]) -> Curve:
+    """Compute the per-region overlap against the false positive rate, at every threshold.
+
+    The overlap is the share of a region's pixels above the threshold, averaged over all regions of all images; a
+    region is a set of defect pixels that touch by an edge or a corner. The false positive rate is the share of all
+    defect-free pixels of all images, defective or not, above it.
+
+    Args:
+        maps: one (H, W) of finite scores an image; sizes may differ between images.
+        masks: one (H, W) of bool an image, True means defect; at least one region and one defect-free pixel.
+
+    Returns:
+        False positive rate and overlap, each (points,), rising from 0 to 1; linear between points is exact.
+
+    Raises:
+        TypeError: a mask is not bool.
+        ValueError: numbers or shapes of maps and masks differ, scores that are not finite, no region, no defect-free
+            pixel.
+
+    Source:
+        Bergmann, Batzner, Fauser, Sattlegger, Steger, "The MVTec Anomaly Detection Dataset", IJCV 2021.
+    """
+    return _pro_curve("pro_curve", maps, masks)
+
+
+def pro_auc(maps: Sequence[Values], masks: Sequence[Values], max_fpr: float = 0.3) -> float:
+    """Compute the area under the per-region overlap curve up to a false positive rate, divided by that rate.
+
+    Args:
+        maps: one (H, W) of finite scores an image; sizes may differ between images.
+        masks: one (H, W) of bool an image, True means defect; at least one region and one defect-free pixel.
+        max_fpr: where the area ends, in (0, 1]; the curve is interpolated there.
+
+    Returns:
+        Area in [0, 1].
+
+    Raises:
+        TypeError, ValueError: as `pro_curve`, or max_fpr outside (0, 1].
+
+    Source, Cost:
+        As `pro_curve` and `pixel_auroc`.
+    """
+    if not 0 < max_fpr <= 1:
+        raise ValueError(f"pro_auc: max_fpr in (0, 1] required, got {max_fpr}")
+    fpr, overlap = _pro_curve("pro_auc", maps, masks)
+    inside = int(np.searchsorted(fpr, max_fpr, side="right"))  # points up to and at max_fpr
+    if inside < len(fpr):
+        step = (max_fpr - fpr[inside - 1]) / (fpr[inside] - fpr[inside - 1])
+        end = overlap[inside - 1] + step * (overlap[inside] - overlap[inside - 1])
+        fpr, overlap = np.append(fpr[:inside], max_fpr), np.append(overlap[:inside], end)
+    return _area(fpr, overlap) / max_fpr
+
+
+def threshold_at_fpr(normal_scores: Values, fpr: float) -> float:
+    """Find the lowest threshold that calls at most a share `fpr` of normal scores anomalous by `score > threshold`.
+
+    The threshold is one of the scores. Equal scores are called the same, so a tie may leave fewer above than allowed;
+    with fewer than 1 / fpr scores none may lie above, and the threshold is the highest score.
+
+    Args:
+        normal_scores: (N,), finite, N >= 1.
+        fpr: the share, in (0, 1).
+
+    Returns:
+        The threshold.
+
+    Raises:
+        ValueError: scores not (N,), none, or not finite; fpr outside (0, 1).
+    """
+    if not 0 < fpr < 1:
+        raise ValueError(f"threshold_at_fpr: fpr in (0, 1) required, got {fpr}")
+    scores = _array(normal_scores)
+    if scores.ndim != 1 or not len(scores):
+        raise ValueError(f"threshold_at_fpr: scores (N,) with N of at least 1 required, got {scores.shape}")
+    _check_finite("threshold_at_fpr", "scores", scores)
+    allowed = int(fpr * len(scores))
+    if (allowed + 1) / len(scores) <= fpr:  # 0.29 * 100 is 28.999… in floating point
+        allowed += 1
+    return float(np.sort(scores)[-1 - allowed])
+
+
+def _curve(anomalous: NDArray[Any], weights: NDArray[np.float64], normal: NDArray[Any]) -> Curve:
+    """Trace the share of anomalous weight against the share of normal scores above a falling threshold.
+
+    Between two neighbouring anomalous scores only the normal share moves, so the corners are where the threshold passes
+    an anomalous value: two points each, just above it and at it, joined by a diagonal where normal scores tie with it.
+    """
+    order = np.argsort(anomalous)
+    anomalous, normal = anomalous[order], np.sort(normal)
+    starts = np.flatnonzero(np.concatenate([[True], anomalous[1:] != anomalous[:-1]]))
+    values = anomalous[starts][::-1]  # distinct, falling
+    share = np.cumsum(np.add.reduceat(weights[order], starts)[::-1])
+    share /= share[-1]
+    above = (len(normal) - np.searchsorted(normal, values, side="right")) / len(normal)
+    at = (len(normal) - np.searchsorted(normal, values, side="left")) / len(normal)
+    x = np.stack([above, at], axis=1).reshape(-1)  # (values, 2) -> (2 values,)
+    y = np.stack([np.concatenate([[0.0], share[:-1]]), share], axis=1).reshape(-1)
+    return np.concatenate([[0.0], x, [1.0]]), np.concatenate([[0.0], y, [1.0]])
+
+
+def _area(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    return float(np.sum(np.diff(x) * (y[1:] + y[:-1])) / 2)
+
+
+def _pro_curve(who: str, maps: Sequence[Values], masks: Sequence[Values]) -> Curve:
+    from skimage.measure import label  # half a second to import, and no other function here needs it
+
+    arrays, marks = _check_maps(who, maps, masks)
+    defects, weights, normals = [], [], []
+    for array, mark in zip(arrays, marks, strict=True):
+        normals.append(array[~mark])
+        if mark.any():
+            regions = label(mark, connectivity=2)[mark]  # (pixels,) numbered from 1
+            defects.append(array[mark])
+            weights.append(1 / np.bincount(regions)[regions])  # each region weighs 1, spread evenly over its pixels
+    if not defects:
+        raise ValueError(f"{who}: at least one defect pixel required, got none in {len(marks)} masks")
+    normal = np.concatenate(normals)
+    if not len(normal):
+        raise ValueError(f"{who}: at least one defect-free pixel required, got none in {len(marks)} masks")
+    return _curve(np.concatenate(defects), np.concatenate(weights), normal)
+
+
+def _split_scores(who: str, scores: Values, labels: Values) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[Any]]:
+    """Return checked scores as anomalous ones, their weights of 1, and normal ones."""
+    values, marks = _array(scores), _array(labels)
+    if values.ndim != 1 or values.shape != marks.shape:
+        raise ValueError(f"{who}: scores and labels (N,) required, got {values.shape} and {marks.shape}")
+    if marks.dtype != np.bool_:
+        raise TypeError(f"{who}: bool labels required, got {marks.dtype}")
+    _check_finite(who, "scores", values)
+    anomalous = int(marks.sum())
+    if not 0 < anomalous < len(marks):
+        counts = f"{anomalous} anomalous and {len(marks) - anomalous} normal"
+        raise ValueError(f"{who}: both normal and anomalous images required, got {counts}")
+    return values[marks], np.ones(anomalous), values[~marks]
+
+
+def _check_maps(
+    who: str, maps: Sequence[Values], masks: Sequence[Values]
+) -> tuple[list[NDArray[Any]], list[NDArray[np.bool_]]]:
+    if len(maps) != len(masks) or not len(maps):
+        raise ValueError(
+            f"{who}: one mask a map and at least one required, got {len(maps)} maps and {len(masks)} masks"
+        )
+    arrays, marks = [_array(values) for values in maps], [_array(mask) for mask in masks]
+    for index, (array, mark) in enumerate(zip(arrays, marks, strict=True)):
+        if array.ndim != 2 or array.shape != mark.shape:
+            shapes = f"map {index} of shape {array.shape} and mask {index} of shape {mark.shape}"
+            raise ValueError(f"{who}: map and mask of one shape (H, W) required, got {shapes}")
+        if mark.dtype != np.bool_:
+            raise TypeError(f"{who}: bool masks required, got mask {index} of {mark.dtype}")
+        _check_finite(who, f"scores in map {index}", array)
+    return arrays, marks
+
+
+def _check_finite(who: str, what: str, values: NDArray[Any]) -> None:
+    bad = values.size - int(np.isfinite(values).sum())
+    if bad:
+        raise ValueError(f"{who}: finite {what} required, got {bad} of {values.size} NaN or infinite")
+
+
+def _array(values: Values) -> NDArray[Any]:
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        values = values.float() if values.dtype == torch.bfloat16 else values  # NumPy has no bfloat16
+        return np.asarray(values.numpy())
+    return np.asarray(values)

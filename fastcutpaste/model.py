@@ -1,0 +1,183 @@
+"""The network: a classification backbone by name, pooled features, and a projection head that names the class."""
+
+import difflib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torchvision
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+from fastcutpaste.color import normalize
+
+Precision = Literal["auto", "bf16", "fp32"]
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+_CLASSIFIERS = ("fc", "classifier", "heads", "head")  # what torchvision calls the layers after the pooled features
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Say which network to build.
+
+    Attributes:
+        backbone: name of a torchvision classification model, or of a timm model where timm is installed.
+        classes: number of classes of the pretext task.
+        head: widths of the hidden layers of the projection head; empty: one linear layer.
+        stage: node of the backbone whose output becomes the features ("layer3"); None: the pooled features.
+    """
+
+    backbone: str = "resnet18"
+    classes: int = 3
+    head: tuple[int, ...] = (512, 128)
+    stage: str | None = None
+
+
+class Network(nn.Module):
+    """Map images to features, and features to the classes of a pretext task.
+
+    Normalization is inside: images come as they are, uint8 0–255 or floating point 0–1.
+
+    Args:
+        config: backbone, stage and head.
+        weights: None, random; "imagenet", from the backbone's library (downloads); or a local file, `.safetensors`
+            or a torch file of plain tensors (read without running code in it), of the backbone alone. The
+            classifier's own tensors in it are ignored.
+
+    Attributes:
+        features: D, width of the features.
+
+    Raises:
+        ValueError: unknown backbone or stage, weights that do not fit or cannot be read.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: NetworkConfig | None = None, weights: str | Path | None = None) -> None:
+        super().__init__()
+        self.config = config or NetworkConfig()
+        self.backbone = _make_backbone(self.config.backbone, weights)
+        if self.config.stage is not None:
+            self.backbone = _cut_at(self.backbone, self.config.stage)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD))
+        self.eval()
+        with torch.inference_mode():
+            self.features = self.embed(torch.zeros(1, 3, 224, 224, dtype=torch.uint8)).shape[-1]
+        self.train()
+        widths = (self.features, *self.config.head)
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [nn.Linear(before, after, bias=False), nn.BatchNorm1d(after), nn.ReLU(inplace=True)]
+        self.head = nn.Sequential(*layers, nn.Linear(widths[-1], self.config.classes))
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Give the features (B, D) of images (B, 3, H, W), uint8 0–255 or floating point 0–1."""
+        normalized = normalize(images, self.mean, self.std).contiguous(memory_format=torch.channels_last)
+        features: Tensor = self.backbone(normalized)
+        return features.mean((-2, -1)) if features.ndim == 4 else features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give the class scores (B, classes), logits, of images (B, 3, H, W), uint8 0–255 or floating point 0–1."""
+        scores: Tensor = self.head(self.embed(images))
+        return scores
+
+
+def _make_backbone(name: str, weights: str | Path | None) -> nn.Module:
+    imagenet = weights == "imagenet"
+    build: Callable[..., nn.Module]
+    names = torchvision.models.list_models(module=torchvision.models)
+    if name in names:
+        build, pretrained = torchvision.models.get_model, {"weights": "DEFAULT" if imagenet else None}
+        backbone = _without_classifier(build(name, **pretrained))
+    else:
+        timm = _timm()
+        if timm is None or not timm.is_model(name):
+            names = names + (timm.list_models() if timm else [])
+            near = ", ".join(difflib.get_close_matches(name, names, 3)) or "resnet18"
+            more = "" if timm else "; for timm's models: pip install 'fastcutpaste[timm]'"
+            raise ValueError(f"backbone: a model of torchvision or timm required (near: {near}), got {name!r}{more}")
+        backbone = timm.create_model(name, pretrained=imagenet, num_classes=0)
+    if weights is not None and not imagenet:
+        _load_weights(backbone, Path(weights))
+    return backbone
+
+
+def _timm() -> Any:
+    try:
+        import timm
+    except ImportError:
+        return None
+    return timm
+
+
+def _without_classifier(backbone: nn.Module) -> nn.Module:
+    for name in _CLASSIFIERS:
+        if hasattr(backbone, name):
+            setattr(backbone, name, nn.Flatten(1))
+    return backbone
+
+
+def _cut_at(backbone: nn.Module, stage: str) -> nn.Module:
+    nodes = get_graph_node_names(backbone)[1]
+    if stage not in nodes and not any(node.startswith(f"{stage}.") for node in nodes):
+        stages = ", ".join(dict.fromkeys(node.split(".")[0] for node in nodes))
+        raise ValueError(f"stage: one of the backbone's nodes ({stages}, …) required, got {stage!r}")
+    return _Only(create_feature_extractor(backbone, {stage: "features"}))
+
+
+class _Only(nn.Module):
+    """Unwrap the one output of a feature extractor."""
+
+    def __init__(self, extractor: nn.Module) -> None:
+        super().__init__()
+        self.extractor = extractor
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.extractor(images)["features"]
+        return features
+
+
+def _load_weights(backbone: nn.Module, path: Path) -> None:
+    if not path.is_file():
+        raise ValueError(f"weights: 'imagenet' or an existing file required, got {path}")
+    try:
+        plain = path.suffix == ".safetensors"
+        state: dict[str, Any] = load_file(path) if plain else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path}: a file of plain tensors required, got: {str(error).splitlines()[0]}") from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    wanted = backbone.state_dict()
+    found = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    missing = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
+    unlike = [key for key in wanted if key in found and found[key].shape != wanted[key].shape]
+    strange = [key for key in found if key not in wanted and not key.startswith(_CLASSIFIERS)]
+    if missing or unlike or strange:
+        wrong = (missing + unlike + strange)[0]
+        raise ValueError(
+            f"{path}: weights of this backbone required, got {len(missing)} tensors missing, {len(unlike)} of another "
+            f"shape and {len(strange)} unknown (first: {wrong})"
+        )
+    backbone.load_state_dict({key: found[key] for key in wanted if key in found}, strict=False)
+
+
+def autocast(device: torch.device, precision: Precision = "auto") -> AbstractContextManager[object]:
+    """Give the context in which a network runs on a device: bf16 autocast, or nothing for fp32."""
+    enabled = precision == "bf16" or (precision == "auto" and computes_bf16(device))
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Tell whether a device multiplies bfloat16 matrices in hardware; elsewhere bf16 is slower than fp32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # private, so its absence must not hurt
+    return device.type == "cpu" and supported is not None and bool(supported())

@@ -1,0 +1,228 @@
+"""Runs: the folder a detector lives in, what is written beside it, and what is shown while it is made."""
+
+import csv
+import json
+import platform
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+import fastcutpaste
+from fastcutpaste.data import ImageSet, image_batches, load_images
+from fastcutpaste.dense import resize_map
+from fastcutpaste.detector import Detector
+from fastcutpaste.files import written_whole
+from fastcutpaste.metrics import image_auroc, pixel_auroc, pro_auc
+from fastcutpaste.model import Network
+from fastcutpaste.report import write_heat_maps
+from fastcutpaste.tasks import PretextTask
+from fastcutpaste.train import Report, TrainConfig, train
+from fastcutpaste.transforms import BaseAugmentation, CutPaste, CutPasteScar
+
+DETECTOR_FILE = "detector.safetensors"
+LOG_FILE = "training.csv"
+_MARK = ".fastcutpaste"  # tells our folders from a user's own
+people = Console(stderr=True, highlight=False)
+
+
+def claim(folder: Path, overwrite: bool = False) -> None:
+    """Make a run folder, or take an earlier run's over.
+
+    Raises:
+        ValueError: a file, a folder that holds something else, or an earlier run and no leave to overwrite it.
+    """
+    if folder.is_file():
+        raise ValueError(f"--out: a folder required, {folder} is a file")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / _MARK).is_file():
+            raise ValueError(f"--out: a new or empty folder required, {folder} holds files that are not a run's")
+        if not overwrite and (folder / DETECTOR_FILE).exists():
+            raise ValueError(f"--out: a folder without a detector required, {folder} has one; --overwrite replaces it")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _MARK).write_text(f"a run of fastcutpaste {fastcutpaste.__version__}\n")
+
+
+def load_run(run: Path, device: torch.device) -> Detector:
+    """Load the detector of a run folder, or a detector file.
+
+    Raises:
+        ValueError: nothing there, or not a whole detector.
+    """
+    if run.is_dir() and not (run / DETECTOR_FILE).is_file():
+        raise ValueError(f"{run}: a run folder with {DETECTOR_FILE} required, got one without; was training cut short?")
+    return Detector.load(run / DETECTOR_FILE if run.is_dir() else run, device)
+
+
+def train_network(network: Network, images: Tensor, config: TrainConfig, folder: Path) -> Report:
+    """Train on resident images (N, 3, H, W) with the 3-way task, showing progress; write the log; give the last report.
+
+    Scars keep their size in pixels on crops, which are windows of the image, not small images.
+    """
+    on_crops = config.crop is not None
+    task = PretextTask(CutPaste(), CutPasteScar(reference=None if on_crops else 256))
+    base = BaseAugmentation(shift=0.0 if on_crops else 0.05)  # a random crop is a random shift
+    generator = torch.Generator().manual_seed(config.seed)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=people) as progress:
+        bar = progress.add_task("training", total=config.steps)
+
+        def show(report: Report) -> None:
+            seconds = progress.tasks[0].elapsed or 1e-9
+            speed = report.step * config.batch * task.classes / seconds
+            text = f"training  loss {report.loss:.3f}  accuracy {report.accuracy:.2f}  {speed:,.0f} images/s"
+            progress.update(bar, completed=report.step, description=text)
+
+        batches = image_batches(images, config.batch, generator=generator)
+        reports = train(network, batches, task, config, base=base, on_report=show)
+    with written_whole(folder / LOG_FILE) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(Report._fields)
+        writer.writerows(reports)
+    return reports[-1]
+
+
+def provenance_of(images: Tensor, config: TrainConfig, source: str) -> dict[str, Any]:
+    """Tell how a detector came to be: settings, versions, and what its training images were."""
+    means = images.float().mean((0, 2, 3)) / 255
+    return {
+        "training": asdict(config),
+        "data": {"source": source, "images": len(images), "mean": [round(float(mean), 4) for mean in means]},
+        "versions": {
+            "fastcutpaste": fastcutpaste.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "device": str(images.device),
+        "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def score_images(
+    detector: Detector, images: Tensor, sizes: Sequence[tuple[int, int]], progress: bool = True
+) -> tuple[Tensor, list[Tensor] | None]:
+    """Give scores (N,) and, from a detector of patches, heat maps (H_i, W_i) at the images' original sizes."""
+    shown = show_progress if progress else None
+    if detector.config.patch is None:
+        return detector.score(images, shown), None
+    maps = detector.localize(images, shown)  # (N, H, W)
+    originals = [resize_map(one[None], size)[0] for one, size in zip(maps, sizes, strict=True)]
+    return maps.amax((-2, -1)), originals
+
+
+def evaluate_scores(
+    scores: Tensor,
+    kinds: Sequence[str | None],
+    threshold: float,
+    maps: Sequence[Tensor] | None,
+    masks: Sequence[Tensor] | None,
+) -> dict[str, Any]:
+    """Measure scores (N,) and heat maps against what is known of the images; leave out what cannot be measured."""
+    labels = torch.tensor([kind != "good" for kind in kinds])
+    called = scores > threshold
+    results: dict[str, Any] = {"images": len(labels), "threshold": threshold}
+    if labels.any() and not labels.all():
+        results["image_auroc"] = image_auroc(scores, labels)
+        results["image_auroc_by_kind"] = by_kind = {}
+        for kind in dict.fromkeys(kinds):
+            if kind != "good":
+                compared = ~labels | torch.tensor([other == kind for other in kinds])
+                by_kind[kind] = image_auroc(scores[compared], labels[compared])
+    for name, group in (("false_positive_rate", ~labels), ("detection_rate", labels)):
+        if group.any():
+            results[name] = float(called[group].float().mean())
+    if maps is not None and masks is not None and any(mask.any() for mask in masks):
+        results["pixel_auroc"] = pixel_auroc(maps, masks)
+        results["pro_auc"] = pro_auc(maps, masks)
+    return results
+
+
+def write_evaluation(
+    folder: Path,
+    detector: Detector,
+    images: ImageSet,
+    scores: Tensor,
+    maps: Sequence[Tensor] | None,
+    masks: Sequence[Tensor] | None,
+    results: dict[str, Any],
+) -> dict[str, Any]:
+    """Write scores.csv, metrics.json and, where there are heat maps, a picture; give the paths."""
+    written = {"scores": str(folder / "scores.csv")}
+    with written_whole(folder / "scores.csv") as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "kind", "score", "defective"])
+        for path, kind, score in zip(images.paths, images.kinds, scores.tolist(), strict=True):
+            writer.writerow([path, kind, f"{score:.6g}", score > detector.threshold])
+    if maps is not None:
+        picture = folder / "heatmaps.png"
+
+        def original(i: int) -> Tensor:
+            return load_images([images.paths[i]], (maps[i].shape[0], maps[i].shape[1])).pixels[0]
+
+        draw_examples(detector, original, maps, images.kinds, scores, picture, masks)
+        written["heat_maps"] = str(picture)
+    with written_whole(folder / "metrics.json") as temporary:
+        temporary.write_text(json.dumps(results, indent=2) + "\n")
+    return written
+
+
+def draw_examples(
+    detector: Detector,
+    image_at: Callable[[int], Tensor],
+    maps: Sequence[Tensor],
+    kinds: Sequence[str | None],
+    scores: Tensor,
+    path: Path,
+    masks: Sequence[Tensor] | None = None,
+) -> None:
+    """Draw a few heat maps of each kind, spread over the images given: not the best, not the worst."""
+    low, high = heat_range(detector)
+    chosen = _examples(kinds)
+    titles = [f"{kinds[i]}  {float(scores[i]):.1f}{' ▲' if scores[i] > detector.threshold else ''}" for i in chosen]
+    write_heat_maps(
+        [image_at(i) for i in chosen],
+        [maps[i] for i in chosen],
+        path,
+        low=low,
+        high=high,
+        masks=None if masks is None else [masks[i] for i in chosen],
+        titles=titles,
+    )
+
+
+def heat_range(detector: Detector) -> tuple[float, float]:
+    """Give the scores a heat map is drawn between: from what is typical of normal images, the threshold half-way."""
+    return detector.typical, 2 * detector.threshold - detector.typical
+
+
+def show_progress(batches: Iterable[Tensor], total: int, what: str) -> Iterator[Tensor]:
+    """Pass batches on and show a bar that counts their images."""
+    with _bar(what, total) as advance:
+        for batch in batches:
+            yield batch
+            advance(len(batch))
+
+
+@contextmanager
+def _bar(what: str, total: int) -> Iterator[Any]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=people) as progress:
+        bar = progress.add_task(what, total=total)
+        yield lambda count: progress.advance(bar, count)
+
+
+def _examples(kinds: Sequence[str | None], each: int = 3) -> list[int]:
+    """Choose up to `each` images of every kind, evenly spread."""
+    chosen: list[int] = []
+    for kind in dict.fromkeys(kinds):
+        of_kind = [i for i, other in enumerate(kinds) if other == kind]
+        step = max(1, len(of_kind) / each)
+        chosen += [of_kind[int(i * step)] for i in range(min(each, len(of_kind)))]
+    return chosen

@@ -1,0 +1,73 @@
+"""Pretext tasks: a list of transforms made into a classification problem."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fastcutpaste.checks import check_images
+from fastcutpaste.color import JitterStrength
+from fastcutpaste.transforms import CutPaste, CutPasteScar, PatchTransform, QuarterTurn
+
+
+class PretextBatch(NamedTuple):
+    """Hold images ((k+1)·B, C, H, W), labels ((k+1)·B,) int64 from 0 to k, and masks ((k+1)·B, 1, H, W) bool."""
+
+    images: Tensor
+    labels: Tensor
+    masks: Tensor
+
+
+class PretextTask(nn.Module):
+    """Make a classification task of a list of transforms: which one, if any, was applied to the image?
+
+    Args:
+        transforms: k transforms; class 0 is the untouched image, class i the i-th transform.
+    """
+
+    def __init__(self, *transforms: PatchTransform | QuarterTurn) -> None:
+        super().__init__()
+        if not transforms:
+            raise ValueError("PretextTask: at least one transform required, got 0")
+        self.transforms = nn.ModuleList(transforms)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, k + 1."""
+        return len(self.transforms) + 1
+
+    def augment(self, images: Tensor, generator: torch.Generator | None = None) -> PretextBatch:
+        """Give the images untouched and once through each transform, class after class.
+
+        Args:
+            images: (B, C, H, W), uint8 0–255 or floating point 0–1; never written.
+            generator: source of randomness on the images' device.
+
+        Returns:
+            Images, labels and masks; the masks of class 0 are empty.
+        """
+        check_images(type(self).__name__, images)
+        pasted = [transform.augment(images, generator) for transform in self.transforms]  # type: ignore[operator]
+        nothing = torch.zeros_like(images[:, :1], dtype=torch.bool)
+        labels = torch.arange(self.classes, device=images.device).repeat_interleave(len(images))
+        return PretextBatch(
+            torch.cat([images, *(result.images for result in pasted)]),
+            labels,
+            torch.cat([nothing, *(result.mask for result in pasted)]),
+        )
+
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Give the images ((k+1)·B, C, H, W) and labels ((k+1)·B,) of `augment`."""
+        batch = self.augment(images, generator)
+        return batch.images, batch.labels
+
+
+class CutPaste3Way(PretextTask):
+    """Ask which of three an image is: untouched (0), CutPaste (1) or CutPaste-Scar (2); the paper's best task.
+
+    Args:
+        jitter: largest change of brightness, contrast, saturation and hue of the patches.
+    """
+
+    def __init__(self, jitter: JitterStrength = 0.1) -> None:
+        super().__init__(CutPaste(jitter=jitter), CutPasteScar(jitter=jitter))
