@@ -73,7 +73,7 @@ class _Moments:
         return mean, covariance, shrinkage
 
 
-def ledoit_wolf(features: Tensor, *, chunk: int = 16384) -> tuple[Tensor, Tensor, float]:
+def ledoit_wolf(features: Tensor, *, chunk: int = 2048) -> tuple[Tensor, Tensor, float]:
     """Estimate mean and covariance, the covariance shrunk towards a multiple of the identity.
 
     Returns `(1 - s) S + s (tr S / D) I` with the Ledoit-Wolf optimal s, also where N < D and S is singular. s is never
@@ -95,7 +95,8 @@ def ledoit_wolf(features: Tensor, *, chunk: int = 16384) -> tuple[Tensor, Tensor
         scikit-learn's LedoitWolf.
 
     Cost:
-        One pass of N·D² float64 multiply-adds; 8·D·(D + chunk) bytes, some small times over, besides the input.
+        One pass of N·D² float64 multiply-adds; a few times 8·D·(D + chunk) bytes besides the input. For 100,000 rows of
+        512 on one CPU core, 1.7 to 1.9 s in chunks of 2048 and 2.5 s in chunks of 16384, which outgrow the cache.
     """
     if features.ndim != 2:
         raise ValueError(f"ledoit_wolf: features (N, D) required, got {tuple(features.shape)}")
@@ -330,7 +331,7 @@ def _rows(who: str, features: Tensor) -> Tensor:
     return features.reshape(-1, features.shape[-1])  # (..., D) -> (N, D)
 
 
-def _check_rows(who: str, rows: Tensor, chunk: int = 16384) -> None:
+def _check_rows(who: str, rows: Tensor, chunk: int = 2048) -> None:
     """Check rows (N, D) to be fitted; the one check here that reads the contents, once a fit."""
     if not rows.is_floating_point():
         raise TypeError(f"{who}: floating point features required, got {rows.dtype}")
@@ -338,7 +339,7 @@ def _check_rows(who: str, rows: Tensor, chunk: int = 16384) -> None:
         raise ValueError(f"{who}: at least 2 rows of features required, got {len(rows)}")
     if chunk < 1:
         raise ValueError(f"{who}: chunk of at least 1 row required, got {chunk}")
-    bad = sum(int((~part.isfinite()).any(1).sum()) for part in torch.split(rows, chunk))
+    bad = int(torch.stack([(~part.isfinite()).any(1).sum() for part in torch.split(rows, chunk)]).sum())
     if bad:
         raise ValueError(f"{who}: finite features required, got {bad} of {len(rows)} rows with NaN or infinity")
 

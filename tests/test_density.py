@@ -102,9 +102,9 @@ def test_gaussian_score_is_the_mahalanobis_distance(count: int, width: int, shif
 
 def test_rounding_the_mean_to_float32_does_not_change_the_gaussian_score() -> None:
     spread = torch.tensor([1.0, -1.0])[:, None] * torch.eye(3).repeat_interleave(4, 0)[:, None]  # (12, 2, 3)
-    training = torch.tensor([2.0**23, 2.0**23, 2.0**23 + 1]) + spread
-    training[0, 0] += torch.tensor([4.0, 0.0, 0.0])  # the mean is not a float32: 2²³ + 4/24
-    features = training.mean((0, 1)) + torch.tensor([[0.0, 0, 0], [1, 0, 0], [-1, 0, 0], [3, -2, 1]])
+    training = torch.tensor([2.0**20, 2.0**20, 2.0**20 + 1]) + spread  # float32 steps of 1/8 here
+    training[0, 0] += torch.tensor([4.0, 0.0, 0.0])  # the mean falls between two steps: 2²⁰ + 4/24
+    features = 2.0**20 + torch.tensor([[0.0, 0, 0], [1, 0, 0], [-1, 0, 0], [3, -2, 1]])
     score = GaussianDensity().fit(training).score(features)
     torch.testing.assert_close(score, mahalanobis(training.reshape(-1, 3), features), rtol=1e-4, atol=1e-4)
 

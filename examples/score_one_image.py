@@ -1,0 +1,23 @@
+"""Score one image and decide.
+
+python examples/score_one_image.py detector.safetensors photo.png
+"""
+
+import sys
+
+from fastcutpaste.data import load_images
+from fastcutpaste.detector import Detector
+
+
+def main(detector_file: str, image_file: str) -> tuple[float, bool]:
+    """Give the image's score and whether it is called defective."""
+    detector = Detector.load(detector_file)
+    image = load_images([image_file], detector.config.size).pixels  # uint8 (1, 3, H, W)
+    score = detector.score(image).item()
+    defective = score > detector.threshold
+    print(f"{image_file}: {score:.2f}, {'defective' if defective else 'normal'} (threshold {detector.threshold:.2f})")
+    return score, defective
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3])

@@ -1,0 +1,36 @@
+"""Train a detector on a folder of normal images and keep it in one file.
+
+python examples/train_on_a_folder.py path/to/normal/images detector.safetensors
+"""
+
+import sys
+
+import torch
+
+from fastcutpaste import BaseAugmentation, CutPaste, CutPasteScar, PretextTask
+from fastcutpaste.data import find_training_images, image_batches, load_images
+from fastcutpaste.detector import Detector, DetectorConfig
+from fastcutpaste.model import Network
+from fastcutpaste.train import TrainConfig, train
+
+
+def main(folder: str, path: str, steps: int = 600, size: int = 256, crop: int = 64, stride: int = 16) -> Detector:
+    """Train on crops, fit the density, set the threshold, save."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    images = load_images(find_training_images(folder).paths, size, progress=True).pixels.to(device)
+
+    torch.manual_seed(0)
+    network = Network().to(device)
+    config = TrainConfig(steps=steps, batch=24, crop=crop)
+    batches = image_batches(images, config.batch, generator=torch.Generator().manual_seed(0))
+    task = PretextTask(CutPaste(), CutPasteScar(reference=None))  # on crops a scar keeps its size in pixels
+    train(network, batches, task, config, base=BaseAugmentation(shift=0), on_report=print)
+
+    detector = Detector(network, DetectorConfig((size, size), patch=crop, stride=stride)).fit(images)
+    detector.save(path)
+    print(f"{path}: images with a score above {detector.threshold:.2f} are called defective")
+    return detector
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3])

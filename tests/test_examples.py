@@ -1,0 +1,47 @@
+"""The example scripts run as they stand, on small images."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fastcutpaste.demo import make_demo, write_demo
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def bricks(tmp_path_factory):
+    root = tmp_path_factory.mktemp("bricks")
+    write_demo(make_demo("brick", size=64, train_count=8, good_count=1, defect_count=4), root)
+    return root
+
+
+def test_drop_in_transform_learns():
+    module = load("drop_in_transform")
+    assert module.main(steps=2, size=48, batch=2) > 0
+
+
+def test_train_score_localize(bricks, tmp_path):
+    path = tmp_path / "detector.safetensors"
+    detector = load("train_on_a_folder").main(bricks, path, steps=2, size=64, crop=32, stride=16)
+    image = next((bricks / "test/chip").glob("*.png"))
+    score, defective = load("score_one_image").main(path, image)
+    assert defective == (score > detector.threshold)
+    y, x = load("localize").main(path, image, tmp_path / "map.png")
+    assert Image.open(tmp_path / "map.png").size == (64, 64)
+    assert 0 <= y < 64
+    assert 0 <= x < 64
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_examples_stay_short(path):
+    assert len(path.read_text().splitlines()) <= 50
