@@ -9,7 +9,7 @@ import torch
 
 from fastcutpaste import BaseAugmentation, CutPaste, CutPasteScar, PretextTask
 from fastcutpaste.data import find_training_images, image_batches, load_images
-from fastcutpaste.detector import Detector, DetectorConfig
+from fastcutpaste.detector import Detector, DetectorConfig, hold_out
 from fastcutpaste.model import Network
 from fastcutpaste.train import TrainConfig, train
 
@@ -18,15 +18,16 @@ def main(folder: str, path: str, steps: int = 600, size: int = 256, crop: int = 
     """Train on crops, fit the density, set the threshold, save."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     images = load_images(find_training_images(folder).paths, size, progress=True).pixels.to(device)
+    normal, calibration = hold_out(images)  # the threshold comes from images the network has not seen
 
     torch.manual_seed(0)
     network = Network().to(device)
     config = TrainConfig(steps=steps, batch=24, crop=crop)
-    batches = image_batches(images, config.batch, generator=torch.Generator().manual_seed(0))
+    batches = image_batches(normal, config.batch, generator=torch.Generator().manual_seed(0))
     task = PretextTask(CutPaste(), CutPasteScar(reference=None))  # on crops a scar keeps its size in pixels
     train(network, batches, task, config, base=BaseAugmentation(shift=0), on_report=print)
 
-    detector = Detector(network, DetectorConfig((size, size), patch=crop, stride=stride)).fit(images)
+    detector = Detector(network, DetectorConfig((size, size), patch=crop, stride=stride)).fit(normal, calibration)
     detector.save(path)
     print(f"{path}: images with a score above {detector.threshold:.2f} are called defective")
     return detector

@@ -17,7 +17,9 @@ def check_images(who: str, images: Tensor) -> None:
 
 
 def check_range(who: str, name: str, values: Range, lowest: float, highest: float) -> None:
-    """Raise unless lowest <= values[0] <= values[1] <= highest."""
+    """Raise unless values are two numbers with lowest <= values[0] <= values[1] <= highest."""
+    if not isinstance(values, tuple | list) or len(values) != 2:
+        raise TypeError(f"{who}: {name} as two numbers (low, high) required, got {values!r}")
     if not lowest <= values[0] <= values[1] <= highest:
         raise ValueError(f"{who}: {name} with {lowest:g} <= low <= high <= {highest:g} required, got {tuple(values)}")
 

@@ -13,7 +13,7 @@ import torch
 import fastcutpaste
 from fastcutpaste.data import find_test_images, find_training_images, load_images, load_masks
 from fastcutpaste.demo import TEXTURES, make_demo, write_demo
-from fastcutpaste.detector import Detector, DetectorConfig
+from fastcutpaste.detector import Detector, DetectorConfig, hold_out
 from fastcutpaste.model import Network, NetworkConfig
 from fastcutpaste.report import write_heat_maps, write_preview
 from fastcutpaste.runs import (
@@ -69,8 +69,8 @@ def demo(texture: str, seed: int, out: Path, steps: int, device: str) -> None:
     people.print(f"{len(images.train)} normal crops of {texture} to learn from, {len(images.kinds)} crops to test on")
     size = (images.train.shape[-2], images.train.shape[-1])
     config = TrainConfig(steps=steps, batch=24, crop=64, seed=seed)
-    scoring = DetectorConfig(size, patch=64, stride=8)
-    train_images = images.train.to(target)
+    scoring = DetectorConfig(size, patch=64, stride=8, fit_patches=10_000, chunk=128)
+    normal, calibration = images.train.to(target), images.calibration.to(target)
 
     def measure(detector: Detector) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor]:
         maps = detector.localize(images.test, show_progress)
@@ -80,10 +80,10 @@ def demo(texture: str, seed: int, out: Path, steps: int, device: str) -> None:
     torch.manual_seed(seed)
     network = Network().to(target)
     people.print("an untrained network first, to compare with")
-    untrained, _, _ = measure(Detector(network, scoring).fit(train_images, show_progress))
-    train_network(network, train_images, config, out)
-    detector = Detector(network, scoring, provenance=provenance_of(train_images, config, texture))
-    detector.fit(train_images, show_progress).save(out / DETECTOR_FILE)
+    untrained, _, _ = measure(Detector(network, scoring).fit(normal, calibration, show_progress))
+    train_network(network, normal, config, out)
+    detector = Detector(network, scoring, provenance=provenance_of(normal, config, texture))
+    detector.fit(normal, calibration, show_progress).save(out / DETECTOR_FILE)
     trained, maps, scores = measure(detector)
     picture = out / "heatmaps.png"
     draw_examples(detector, images.test.__getitem__, list(maps), images.kinds, scores, picture, list(images.masks))
@@ -109,13 +109,20 @@ def demo(texture: str, seed: int, out: Path, steps: int, device: str) -> None:
 @click.option("--stage", help="Node of the backbone whose output is the features, such as layer3.")
 @click.option("--density", type=click.Choice(["gaussian", "kernel"]), default="gaussian", show_default=True)
 @click.option("--fpr", default=0.05, show_default=True, help="Share of normal images that may be called defective.")
+@click.option(
+    "--held-out",
+    default=0.2,
+    show_default=True,
+    help="Share of the images, the last ones, kept out of training to set the threshold on.",
+)
 @click.option("--precision", type=click.Choice(["auto", "bf16", "fp32"]), default="auto", show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in OUT.")
 @SEED
 @DEVICE
 def train_command(
     data: Path, out: Path, preset: str, size: str, crop: int, stride: int | None, steps: int | None, batch: int | None,
-    backbone: str, weights: str | None, stage: str | None, density: Any, fpr: float, precision: Any, overwrite: bool,
+    backbone: str, weights: str | None, stage: str | None, density: Any, fpr: float,
+    held_out: float, precision: Any, overwrite: bool,
     seed: int, device: str,
 ) -> None:  # fmt: skip
     """Train a detector on the normal images in DATA: an MVTec category (train/good), or a plain folder of images."""
@@ -136,9 +143,11 @@ def train_command(
     claim(out, overwrite)
     images = load_images(found.paths, scoring.size, progress=True).pixels.to(target)
     people.print(f"{len(images)} normal images, {config.steps} updates of 3 × {config.batch} images on {target}")
-    last = train_network(network, images, config, out)
-    detector = Detector(network, scoring, provenance=provenance_of(images, config, data.name))
-    detector.fit(images, show_progress).save(out / DETECTOR_FILE)
+    normal, calibration = hold_out(images, held_out)
+    people.print(f"{len(calibration)} of them are held out of training, to set the threshold on")
+    last = train_network(network, normal, config, out)
+    detector = Detector(network, scoring, provenance=provenance_of(normal, config, data.name))
+    detector.fit(normal, calibration, show_progress).save(out / DETECTOR_FILE)
     _finish({
         "detector": str(out / DETECTOR_FILE), "images": len(images), "steps": config.steps, "loss": last.loss,
         "accuracy": last.accuracy, "threshold": detector.threshold,

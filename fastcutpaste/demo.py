@@ -1,7 +1,8 @@
 """The embedded data set: crops of real photographs, with planted defects and their masks.
 
 The photographs ship inside scikit-image (brick, grass, gravel; 512 × 512 grey, CC0), so nothing is downloaded.
-The left part of a photograph gives the training crops, the right part all test crops: no pixel is in both.
+Of a photograph the upper left gives the training crops, the lower left those for the threshold, the right all test
+crops: no pixel is in two of the three.
 """
 
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 from fastcutpaste.defects import Byte, plant_defect, to_bytes
 from fastcutpaste.files import written_whole
 
+TRAIN_ROWS = 320  # of 512; what is below them sets the threshold
 TRAIN_COLUMNS = 300  # of 512; the bricks fan out from the middle, so a mirrored left part has the slants of the right
 SMALLEST_SIZE = 48  # pixels; below it a crack is as wide as a stain
 
@@ -25,13 +27,15 @@ class DemoData(NamedTuple):
     """Hold one texture's training images, test images and masks.
 
     Attributes:
-        train: uint8 (N, 3, H, W), normal images.
+        train: uint8 (N, 3, H, W), normal images to learn from.
+        calibration: uint8 (K, 3, H, W), other normal images, to set the threshold on.
         test: uint8 (M, 3, H, W), the normal ones first, then the defective ones, kind by kind.
         masks: bool (M, H, W), true on the defect; all false for a normal image.
         kinds: M words: "good" or the kind of defect, such as "crack".
     """
 
     train: Tensor
+    calibration: Tensor
     test: Tensor
     masks: Tensor
     kinds: tuple[str, ...]
@@ -42,7 +46,8 @@ def make_demo(
     *,
     size: int = 192,
     seed: int = 0,
-    train_count: int = 224,
+    train_count: int = 200,
+    calibration_count: int = 40,
     good_count: int = 20,
     defect_count: int = 20,
 ) -> DemoData:
@@ -53,9 +58,10 @@ def make_demo(
 
     Args:
         texture: "brick", "grass" or "gravel".
-        size: side of the square images in pixels, 48 to 212.
+        size: side of the square images in pixels, 48 to 192.
         seed: not negative. The same seed gives the same data, bit for bit, with the same library versions.
         train_count: number of training images, at least 1.
+        calibration_count: number of images for the threshold, at least 1.
         good_count: number of normal test images, at least 1.
         defect_count: number of defective test images, at least 1; the texture's kinds of defect share it evenly.
 
@@ -69,25 +75,25 @@ def make_demo(
     """
     if texture not in TEXTURES:
         raise ValueError(f"make_demo: texture must be one of {', '.join(TEXTURES)}, got {texture!r}")
-    for name, count in (("train_count", train_count), ("good_count", good_count), ("defect_count", defect_count)):
+    counts = {"train": train_count, "calibration": calibration_count, "good": good_count, "defect": defect_count}
+    for name, count in counts.items():
         if count < 1:
-            raise ValueError(f"make_demo: {name} must be at least 1, got {count}")
+            raise ValueError(f"make_demo: {name}_count must be at least 1, got {count}")
     if seed < 0:
         raise ValueError(f"make_demo: seed must not be negative, got {seed}")
     photograph: Byte = getattr(photographs, texture)()
-    train_part, test_part = _split_photograph(photograph)
-    largest = min(*train_part.shape, *test_part.shape)
+    parts = _split_photograph(photograph)
+    largest = min(min(part.shape) for part in parts)
     if not SMALLEST_SIZE <= size <= largest:
-        height, width = test_part.shape
-        raise ValueError(
-            f"make_demo: size must be {SMALLEST_SIZE} to {largest} pixels"
-            f" (the test part of the photograph is {height} × {width}), got {size}"
-        )
+        raise ValueError(f"make_demo: size must be {SMALLEST_SIZE} to {largest} pixels, got {size}")
+
+    def cut(part: Byte, count: int) -> Byte:
+        return _vary_brightness(_cut_crops(part, count, size, random), random)  # (count, H, W)
 
     random = np.random.default_rng([seed, list(TEXTURES).index(texture)])
-    train = _vary_brightness(_cut_crops(train_part, train_count, size, random), random)  # (N, H, W)
-    good = _vary_brightness(_cut_crops(test_part, good_count, size, random), random)  # (good_count, H, W)
-    clean = _vary_brightness(_cut_crops(test_part, defect_count, size, random), random)  # (defect_count, H, W)
+    train_part, calibration_part, test_part = parts
+    train, calibration = cut(train_part, train_count), cut(calibration_part, calibration_count)
+    good, clean = cut(test_part, good_count), cut(test_part, defect_count)
     names = TEXTURES[texture]
     kinds = [names[index * len(names) // defect_count] for index in range(defect_count)]
     planted = [plant_defect(crop, kind, random) for crop, kind in zip(clean, kinds, strict=True)]
@@ -95,6 +101,7 @@ def make_demo(
     masks = np.concatenate([np.zeros(good.shape, bool), np.stack([mask for _, mask in planted])])  # (M, H, W)
     return DemoData(
         _to_three_channels(train),
+        _to_three_channels(calibration),
         _to_three_channels(test),
         torch.from_numpy(masks),
         ("good",) * good_count + tuple(kinds),
@@ -104,8 +111,8 @@ def make_demo(
 def write_demo(data: DemoData, root: Path) -> None:
     """Write the images as one category of MVTec AD: PNG files under train/, test/ and ground_truth/.
 
-    Files are train/good/000.png, test/<kind>/000.png and ground_truth/<kind>/000_mask.png (0 and 255), numbered from
-    zero within each kind.
+    Files are train/good/000.png (those for the threshold last, as `hold_out` expects), test/<kind>/000.png and
+    ground_truth/<kind>/000_mask.png (0 and 255), numbered from zero within each kind.
 
     Args:
         data: from `make_demo`.
@@ -117,7 +124,7 @@ def write_demo(data: DemoData, root: Path) -> None:
     root = Path(root)
     if root.exists() and any(root.iterdir()):
         raise FileExistsError(f"write_demo: an empty or new folder required, got {root}, which is not empty")
-    for number, image in enumerate(data.train):
+    for number, image in enumerate(torch.cat([data.train, data.calibration])):
         _write_png(image.permute(1, 2, 0).numpy(), root / "train" / "good" / f"{number:03d}.png")  # (H, W, 3)
     numbers = dict.fromkeys(data.kinds, 0)
     for image, mask, kind in zip(data.test, data.masks, data.kinds, strict=True):
@@ -128,9 +135,10 @@ def write_demo(data: DemoData, root: Path) -> None:
             _write_png(mask.numpy() * np.uint8(255), root / "ground_truth" / kind / f"{number:03d}_mask.png")
 
 
-def _split_photograph(photograph: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Split (H, W) into the columns for training and those for testing."""
-    return photograph[:, :TRAIN_COLUMNS], photograph[:, TRAIN_COLUMNS:]
+def _split_photograph(photograph: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Split (H, W) into the parts for training, for the threshold and for testing."""
+    left = photograph[:, :TRAIN_COLUMNS]
+    return left[:TRAIN_ROWS], left[TRAIN_ROWS:], photograph[:, TRAIN_COLUMNS:]
 
 
 def _cut_crops(part: NDArray[Any], count: int, size: int, random: np.random.Generator) -> NDArray[Any]:

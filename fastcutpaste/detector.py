@@ -34,7 +34,6 @@ class DetectorConfig:
         stride: pixels from one patch to the next.
         density: "gaussian" or "kernel".
         false_positive_rate: share of normal images the threshold lets be called defective.
-        held_out: share of the normal images kept out of the density, on which the threshold is set.
         fit_patches: most patches the density is fitted on; the grid is thinned out until they are fewer.
         chunk: patches or images a forward pass; bounds the memory, changes no score.
     """
@@ -44,16 +43,14 @@ class DetectorConfig:
     stride: int = 4
     density: Literal["gaussian", "kernel"] = "gaussian"
     false_positive_rate: float = 0.05
-    held_out: float = 0.2
-    fit_patches: int = 100_000
+    fit_patches: int = 50_000
     chunk: int = 512
 
     def __post_init__(self) -> None:
         if self.patch is not None:
             grid_shape(*self.size, self.patch, self.stride)
-        for name in ("false_positive_rate", "held_out"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name}: above 0 and below 1 required, got {getattr(self, name)}")
+        if not 0 < self.false_positive_rate < 1:
+            raise ValueError(f"false_positive_rate: above 0 and below 1 required, got {self.false_positive_rate}")
         for name in ("fit_patches", "chunk"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: at least 1 required, got {getattr(self, name)}")
@@ -100,39 +97,38 @@ class Detector:
             self.density.to(device)
         return self
 
-    def fit(self, images: Tensor, progress: Progress | None = None) -> "Detector":
-        """Fit the density on normal images as they are, and set the threshold.
+    def fit(self, images: Tensor, calibration: Tensor, progress: Progress | None = None) -> "Detector":
+        """Fit the density on normal images as they are, and set the threshold on others.
 
-        Every k-th image is held out: the density never sees it, and the threshold is the score that only
-        `false_positive_rate` of these exceed.
+        A network scores the images it was trained on too low, so the threshold comes from images that neither the
+        network nor the density has seen; `hold_out` puts some aside.
 
         Args:
-            images: (N, 3, H, W), normal, not augmented, uint8 0–255 or floating point 0–1, of `config.size`; N >= 3.
+            images: (N, 3, H, W), normal, not augmented, uint8 0–255 or floating point 0–1, of `config.size`.
+            calibration: (K, 3, H, W), as normal, K at least 1, kept out of training. The threshold is the score that
+                at most `config.false_positive_rate` of them exceed.
             progress: wraps the batches, for a progress bar.
 
         Returns:
             Itself.
 
         Raises:
-            ValueError: too few images, or of another size.
+            ValueError: no images, or images of another size.
         """
-        self._check("fit", images)
-        every = max(2, round(1 / self.config.held_out))
-        if len(images) < 3:
-            raise ValueError(f"fit: at least 3 normal images required, got {len(images)}")
-        held_out = torch.arange(len(images), device=images.device) % every == every - 1
-        if not held_out.any():
-            held_out[-1] = True
-        stride = self._fit_stride(int((~held_out).sum()))
-        batches = _batches(images[~held_out], 4 if self.config.patch else self.config.chunk)
+        for name, given in (("images", images), ("calibration", calibration)):
+            self._check("fit", given)
+            if len(given) < 1:
+                raise ValueError(f"fit: at least 1 normal image for {name} required, got none")
+        stride = self._fit_stride(len(images))
+        batches = _batches(images, 4 if self.config.patch else self.config.chunk)
         if progress is not None:
-            batches = progress(batches, int((~held_out).sum()), "fitting the density")
+            batches = progress(batches, len(images), "fitting the density")
         features = torch.cat([self._features(batch, stride).flatten(0, -2) for batch in batches])
         self.density = make_density(self.config.density).fit(features)
         if self.config.patch is None:
-            scores = middle = self.score(images[held_out], progress)
+            scores = middle = self.score(calibration, progress)
         else:
-            middle = self.localize(images[held_out], progress)
+            middle = self.localize(calibration, progress)
             scores = middle.amax((-2, -1))
         self.typical = float(middle.median())
         self.threshold = threshold_at_fpr(scores, self.config.false_positive_rate)
@@ -154,7 +150,8 @@ class Detector:
         batches = _batches(images, self.config.chunk)
         if progress is not None:
             batches = progress(batches, len(images), "scoring")
-        return torch.cat([self._fitted().score(self._features(batch)).cpu() for batch in batches])
+        scores = (self._fitted().score(self._features(batch)).cpu() for batch in batches)
+        return torch.cat([torch.empty(0), *scores])
 
     def localize(self, images: Tensor, progress: Progress | None = None) -> Tensor:
         """Draw a heat map of each image.
@@ -221,20 +218,24 @@ class Detector:
             raise ValueError(f"{path}: a whole detector file (safetensors) required, got: {error}") from error
         if header is None:
             raise ValueError(f"{path}: a detector file required, got a safetensors file of something else")
+        version = header.get("format") if isinstance(header, dict) else None
+        if not isinstance(version, int):
+            raise ValueError(f"{path}: a whole detector file required, got one without a format number")
+        if version > FORMAT:
+            raise ValueError(
+                f"{path}: a detector of format {FORMAT} or older required, got format {version}; "
+                "a newer fastcutpaste reads it"
+            )
         try:
-            if header["format"] > FORMAT:
-                raise ValueError(
-                    f"{path}: a detector of format {FORMAT} or older required, got format {header['format']}; "
-                    "a newer fastcutpaste reads it"
-                )
             network_config = header["network"] | {"head": tuple(header["network"]["head"])}
             network = Network(NetworkConfig(**network_config))
             network.load_state_dict(_under("network.", tensors))
             config = DetectorConfig(**header["detector"] | {"size": tuple(header["detector"]["size"])})
             density = density_from_state(_under("density.", tensors))
+            density.score(torch.zeros(1, network.features))  # wrong shapes fail here, not at the first image
             threshold, typical = float(header["threshold"]), float(header["typical"])
-        except (KeyError, TypeError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ValueError(f"{path}: a whole detector file required, got one that is damaged: {reason}") from error
         network.to(memory_format=torch.channels_last)
         return cls(network, config, density, threshold, typical, header.get("provenance")).to(device)
@@ -273,6 +274,30 @@ class Detector:
             raise ValueError(
                 f"{who}: images of shape (N, {wanted[0]}, {wanted[1]}, {wanted[2]}) required, got {tuple(images.shape)}"
             )
+
+
+def hold_out(images: Tensor, share: float = 0.2) -> tuple[Tensor, Tensor]:
+    """Put the last of the normal images aside for the threshold.
+
+    They are taken from the end, not at random: neighbours in a folder are often photographs of one object, and an
+    object on both sides would make the threshold too low.
+
+    Args:
+        images: (N, 3, H, W), N at least 3.
+        share: of the images to put aside, above 0 and below 1; at least 1 image, at most N - 2.
+
+    Returns:
+        The images to train on and those to set the threshold on, both views.
+
+    Raises:
+        ValueError: fewer than 3 images, a share out of bounds.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"hold_out: a share above 0 and below 1 required, got {share}")
+    if len(images) < 3:
+        raise ValueError(f"hold_out: at least 3 normal images required, got {len(images)}")
+    count = min(max(1, round(len(images) * share)), len(images) - 2)
+    return images[:-count], images[-count:]
 
 
 def _batches(images: Tensor, size: int) -> Iterable[Tensor]:

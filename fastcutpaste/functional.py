@@ -56,7 +56,13 @@ def draw(batch: int, device: torch.device | str, generator: torch.Generator | No
     Returns:
         (B, DRAWS) float32, uniform in [0, 1).
     """
-    return torch.rand(batch, DRAWS, device=device, generator=generator)
+    return uniform((batch, DRAWS), device, generator)
+
+
+def uniform(shape: tuple[int, ...], device: torch.device | str, generator: torch.Generator | None = None) -> Tensor:
+    """Draw float32 numbers of any shape, uniform in [0, 1), as `torch.rand` does."""
+    # torch.rand(generator=…), None included, fails under torch.compile(fullgraph=True) once the batch size has changed.
+    return torch.empty(shape, device=device, dtype=torch.float32).uniform_(generator=generator)
 
 
 def place_cutpaste(
@@ -95,6 +101,10 @@ def place_cutpaste(
     if aspect_distribution == "log_uniform":
         aspects = torch.exp(_between(draws[:, 1], (math.log(aspect[0]), math.log(aspect[1]))))
     elif aspect_distribution == "two_uniforms":
+        if not aspect[0] <= 1 <= aspect[1]:
+            raise ValueError(
+                f"place_cutpaste: aspect with low <= 1 <= high required for 'two_uniforms', got {tuple(aspect)}"
+            )
         low, high = draws[:, 1] * 2, draws[:, 1] * 2 - 1  # each uniform in [0, 1) on its half of the draws
         aspects = torch.where(low < 1, _between(low, (aspect[0], 1.0)), _between(high, (1.0, aspect[1])))
     else:
@@ -145,9 +155,11 @@ def place_scar(
         ValueError: a range upside down or out of bounds, draws of another shape.
     """
     _check_draws("place_scar", draws, height, width)
-    check_range("place_scar", "scar_width", scar_width, 0.0, math.inf)
-    check_range("place_scar", "scar_length", scar_length, 0.0, math.inf)
+    check_range("place_scar", "scar_width", scar_width, 0.0, 1e6)
+    check_range("place_scar", "scar_length", scar_length, 0.0, 1e6)
     check_range("place_scar", "rotation", rotation, -360.0, 360.0)
+    if reference is not None and reference < 1:
+        raise ValueError(f"place_scar: reference of at least 1 pixel, or None, required, got {reference}")
     scale = 1.0 if reference is None else min(height, width) / reference
     heights = (_between(draws[:, 0], scar_length) * scale).round().clamp(1, height).long()
     widths = (_between(draws[:, 1], scar_width) * scale).round().clamp(1, width).long()
@@ -224,7 +236,7 @@ def random_crops(images: Tensor, size: int | tuple[int, int], generator: torch.G
     if min(rows, columns, height, width) < 1:
         came = f"{height}×{width} from {images.shape[2]}×{images.shape[3]}"
         raise ValueError(f"random_crops: a crop of at least 1×1 and at most the image required, got {came}")
-    drawn = torch.rand(len(images), 2, device=images.device, dtype=torch.float32, generator=generator)
+    drawn = uniform((len(images), 2), images.device, generator)
     # The largest float32 below 1 times a whole number below 2**24 stays below that number, so no clamp is needed.
     top, left = (drawn[:, 0] * rows).long(), (drawn[:, 1] * columns).long()  # (B,)
     windows = images.unfold(2, height, 1).unfold(3, width, 1)  # (B, C, rows, columns, height, width), a view
@@ -342,14 +354,14 @@ def _compute_dtype(images: Tensor) -> torch.dtype:
     return torch.float64 if images.dtype == torch.float64 else torch.float32
 
 
-def _between(uniform: Tensor, values: Range) -> Tensor:
-    return values[0] + uniform * (values[1] - values[0])
+def _between(drawn: Tensor, values: Range) -> Tensor:
+    return values[0] + drawn * (values[1] - values[0])
 
 
-def _inside(uniform: Tensor, room: Tensor | int) -> Tensor:
+def _inside(drawn: Tensor, room: Tensor) -> Tensor:
     """Turn uniform numbers (B,) into integers 0 … room, evenly; a negative room counts as 0."""
-    room = torch.as_tensor(room).clamp(min=0) if isinstance(room, int) else room.clamp(min=0)
-    return torch.minimum((uniform * (room + 1)).long(), room)
+    room = room.clamp(min=0)
+    return torch.minimum((drawn * (room + 1)).long(), room)
 
 
 def _check_draws(who: str, draws: Tensor, height: int, width: int) -> None:

@@ -20,6 +20,7 @@ Precision = Literal["auto", "bf16", "fp32"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _CLASSIFIERS = ("fc", "classifier", "heads", "head")  # what torchvision calls the layers after the pooled features
+_AUXILIARY = ("aux1", "aux2", "AuxLogits")  # further classifiers of Inception and GoogLeNet, used in training only
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD))
         self.eval()
         with torch.inference_mode():
-            self.features = self.embed(torch.zeros(1, 3, 224, 224, dtype=torch.uint8)).shape[-1]
+            self.features = self._probe().shape[1]
         self.train()
         widths = (self.features, *self.config.head)
         layers: list[nn.Module] = []
@@ -83,6 +84,18 @@ class Network(nn.Module):
         normalized = normalize(images, self.mean, self.std).contiguous(memory_format=torch.channels_last)
         features: Tensor = self.backbone(normalized)
         return features.mean((-2, -1)) if features.ndim == 4 else features
+
+    def _probe(self) -> Tensor:
+        """Give the features (1, D) of a black image."""
+        asked = self.config.backbone + (f" at {self.config.stage}" if self.config.stage else "")
+        try:
+            features = self.embed(torch.zeros(1, 3, 224, 224, dtype=torch.uint8))
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"backbone: one that takes 224×224 pixels required, got {asked}: {error}") from error
+        if features.ndim != 2:
+            shape = tuple(features.shape)
+            raise ValueError(f"backbone: features (B, D) or (B, D, h, w) required, got {shape} from {asked}")
+        return features
 
     def forward(self, images: Tensor) -> Tensor:
         """Give the class scores (B, classes), logits, of images (B, 3, H, W), uint8 0–255 or floating point 0–1."""
@@ -121,7 +134,15 @@ def _timm() -> Any:
 def _without_classifier(backbone: nn.Module) -> nn.Module:
     for name in _CLASSIFIERS:
         if hasattr(backbone, name):
-            setattr(backbone, name, nn.Flatten(1))
+            layers = getattr(backbone, name).modules()
+            pools = any(isinstance(layer, nn.AdaptiveAvgPool2d) for layer in layers)  # SqueezeNet and MaxViT pool there
+            pooling = [nn.AdaptiveAvgPool2d(1)] if pools else []
+            setattr(backbone, name, nn.Sequential(*pooling, nn.Flatten(1)))
+    if isinstance(getattr(backbone, "avgpool", None), nn.AdaptiveAvgPool2d):
+        backbone.avgpool = nn.AdaptiveAvgPool2d(1)  # AlexNet and VGG pool to 6×6 and 7×7: 9,216 and 25,088 features
+    for name, nothing in (("aux_logits", False), *((name, None) for name in _AUXILIARY)):
+        if hasattr(backbone, name):
+            setattr(backbone, name, nothing)
     return backbone
 
 
@@ -152,14 +173,17 @@ def _load_weights(backbone: nn.Module, path: Path) -> None:
         plain = path.suffix == ".safetensors"
         state: dict[str, Any] = load_file(path) if plain else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"{path}: a file of plain tensors required, got: {str(error).splitlines()[0]}") from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path}: a file of plain tensors required, got: {reason}") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: a dict of tensors required, got {type(state).__name__}")
+    if isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     wanted = backbone.state_dict()
     found = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     missing = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
     unlike = [key for key in wanted if key in found and found[key].shape != wanted[key].shape]
-    strange = [key for key in found if key not in wanted and not key.startswith(_CLASSIFIERS)]
+    strange = [key for key in found if key not in wanted and not key.startswith(_CLASSIFIERS + _AUXILIARY)]
     if missing or unlike or strange:
         wrong = (missing + unlike + strange)[0]
         raise ValueError(

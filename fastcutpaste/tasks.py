@@ -29,6 +29,10 @@ class PretextTask(nn.Module):
         super().__init__()
         if not transforms:
             raise ValueError("PretextTask: at least one transform required, got 0")
+        for transform in transforms:
+            if not isinstance(transform, PatchTransform | QuarterTurn):
+                came = type(transform).__name__
+                raise TypeError(f"PretextTask: patch transforms or QuarterTurn required, got {came}")
         self.transforms = nn.ModuleList(transforms)
 
     @property

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -47,9 +47,9 @@ class TrainConfig:
                 raise ValueError(f"{name}: at least 1 required, got {getattr(self, name)}")
         if self.crop is not None and self.crop < 8:
             raise ValueError(f"crop: at least 8 pixels required, got {self.crop}")
-        for name, value in asdict(self).items():
-            if isinstance(value, float) and not 0 <= value < math.inf:
-                raise ValueError(f"{name}: a finite number of at least 0 required, got {value}")
+        for name in ("learning_rate", "momentum", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: a finite number of at least 0 required, got {getattr(self, name)}")
         if self.precision not in ("auto", "bf16", "fp32"):
             raise ValueError(f"precision: 'auto', 'bf16' or 'fp32' required, got {self.precision!r}")
 

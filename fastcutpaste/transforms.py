@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fastcutpaste.checks import Range, check_images
+from fastcutpaste.checks import Range, check_images, memory_format_of
 from fastcutpaste.color import Jitter, JitterStrength, place_jitter
 from fastcutpaste.functional import (
     DRAWS,
@@ -17,6 +17,7 @@ from fastcutpaste.functional import (
     place_cutpaste,
     place_scar,
     translate,
+    uniform,
 )
 
 Color = Literal["black", "mean", "random"]
@@ -230,7 +231,8 @@ class QuarterTurn(nn.Module):
         if images.shape[-2] != images.shape[-1]:
             raise ValueError(f"QuarterTurn: square images required, got {images.shape[-2]}×{images.shape[-1]}")
         mask = torch.ones_like(images[:, :1], dtype=torch.bool)
-        return Pasted(torch.rot90(images, self.turns, (-2, -1)), mask)
+        turned = torch.rot90(images, self.turns, (-2, -1))
+        return Pasted(turned.contiguous(memory_format=memory_format_of(images)), mask)
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Turn images (B, C, H, H)."""
@@ -251,10 +253,13 @@ class OneOf(PatchTransform):
         super().__init__()
         if not transforms:
             raise ValueError("OneOf: at least one transform required, got 0")
+        for transform in transforms:
+            if not isinstance(transform, PatchTransform):
+                raise TypeError(f"OneOf: transforms that paste a patch required, got {type(transform).__name__}")
         self.transforms = nn.ModuleList(transforms)
 
     def choose(self, images: Tensor, generator: torch.Generator | None) -> tuple[Patches, Tensor | None]:
-        choice = torch.rand(len(images), device=images.device, generator=generator) * len(self.transforms)
+        choice = uniform((len(images),), images.device, generator) * len(self.transforms)
         chosen = [transform.choose(images, generator) for transform in self.transforms]  # type: ignore[operator]
         jittered = any(patches.jitter is not None for patches, _ in chosen)
         filled = any(fill is not None for _, fill in chosen)
@@ -315,8 +320,8 @@ def plain_color(images: Tensor, color: Color, generator: torch.Generator | None 
     if color == "mean":
         mean = images.mean((-2, -1), keepdim=True, dtype=torch.float32)
         return (mean.round() if images.dtype == torch.uint8 else mean).to(images.dtype)
-    uniform = torch.rand(shape, device=images.device, generator=generator)
-    return (uniform * 256).to(torch.uint8) if images.dtype == torch.uint8 else uniform.to(images.dtype)
+    drawn = uniform(shape, images.device, generator)
+    return (drawn * 256).to(torch.uint8) if images.dtype == torch.uint8 else drawn.to(images.dtype)
 
 
 def _checked(color: Color) -> Color:

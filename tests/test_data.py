@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fastcutpaste import functional
 from fastcutpaste.data import (
     ImageSet,
     find_test_images,
@@ -760,7 +761,7 @@ def test_crops_reach_every_place_about_equally_often():
 def test_crops_at_the_ends_of_the_draw_stay_inside(monkeypatch):
     images = _coordinates(2, 9, 4099)
     ends = torch.tensor([[0.0, 0.0], [1 - 2**-24, 1 - 2**-24]])
-    monkeypatch.setattr(torch, "rand", lambda *shape, **options: ends)
+    monkeypatch.setattr(functional, "uniform", lambda *_: ends)
     crops = random_crops(images, (2, 4))
     assert crops[0, 1:, 0, 0].tolist() == [0, 0]
     assert crops[1, 1:, -1, -1].tolist() == [8, 4098]
@@ -786,7 +787,7 @@ def test_crops_of_an_empty_batch_are_empty_and_images_stay_as_they_are():
 
 
 def test_crops_larger_than_the_images_are_refused():
-    with pytest.raises(ValueError, match="random_crops: crops no larger than the images required, got 4×6 from 5×5"):
+    with pytest.raises(ValueError, match="a crop of at least 1×1 and at most the image required, got 4×6 from 5×5"):
         random_crops(torch.zeros(2, 3, 5, 5), (4, 6))
     with pytest.raises(ValueError, match=r"random_crops: images \(B, C, H, W\) required, got \(3, 5, 5\)"):
         random_crops(torch.zeros(3, 5, 5), 2)

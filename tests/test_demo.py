@@ -18,25 +18,26 @@ def clean_crop(texture: str, size: int = 128) -> np.ndarray:
     return getattr(demo.photographs, texture)()[100 : 100 + size, 300 : 300 + size].copy()
 
 
-@pytest.mark.parametrize("size", [48, 192, 212])
-def test_no_pixel_is_in_both_training_and_test_crops(size: int) -> None:
+@pytest.mark.parametrize("size", [48, 120, 192])
+def test_no_pixel_is_in_two_of_training_calibration_and_test_crops(size: int) -> None:
     numbered = np.arange(512 * 512).reshape(512, 512)  # each pixel its own number
-    train_part, test_part = demo._split_photograph(numbered)
-    assert np.intersect1d(train_part, test_part).size == 0
-    in_train, in_test = np.zeros(512 * 512, bool), np.zeros(512 * 512, bool)
-    in_train[demo._cut_crops(train_part, 60, size, np.random.default_rng(0))] = True
-    in_test[demo._cut_crops(test_part, 60, size, np.random.default_rng(1))] = True
-    assert not (in_train & in_test).any()
-    assert in_train.sum() > size * size
-    assert in_test.sum() > size * size
+    parts = demo._split_photograph(numbered)
+    seen = np.zeros((3, 512 * 512), bool)
+    for k, part in enumerate(parts):
+        seen[k, demo._cut_crops(part, 60, size, np.random.default_rng(k))] = True
+    assert seen.sum(0).max() == 1
+    assert (seen.sum(1) >= size * size).all()
 
 
 def test_make_demo_cuts_training_and_test_crops_from_their_own_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     photograph = np.full((512, 512), 60, np.uint8)
+    photograph[demo.TRAIN_ROWS :] = 120
     photograph[:, demo.TRAIN_COLUMNS :] = 180
     monkeypatch.setattr(demo.photographs, "brick", lambda: photograph, raising=False)
     data = make_small()
     good = data.test[[kind == "good" for kind in data.kinds]]
+    assert data.calibration.min() >= 114
+    assert data.calibration.max() <= 126
     assert data.train.min() >= 57  # 5 % below 60
     assert data.train.max() <= 63
     assert good.min() >= 171
@@ -180,7 +181,7 @@ def test_written_folder_gives_the_same_data_back(tmp_path: Path) -> None:
     root = tmp_path / "brick"
     write_demo(data, root)
     train = [np.asarray(Image.open(path)) for path in sorted((root / "train" / "good").iterdir())]
-    assert torch.equal(torch.from_numpy(np.stack(train)).permute(0, 3, 1, 2), data.train)
+    assert torch.equal(torch.from_numpy(np.stack(train)).permute(0, 3, 1, 2), torch.cat([data.train, data.calibration]))
     kinds = list(dict.fromkeys(data.kinds))
     assert sorted(path.name for path in (root / "test").iterdir()) == sorted(kinds)
     assert sorted(path.name for path in (root / "ground_truth").iterdir()) == sorted(set(kinds) - {"good"})
@@ -215,13 +216,13 @@ def test_unknown_texture_lists_the_names() -> None:
         make_demo("camera")
 
 
-@pytest.mark.parametrize("size", [47, 213, 256])
-def test_size_outside_the_test_part_is_an_error(size: int) -> None:
-    with pytest.raises(ValueError, match=rf"make_demo: size must be 48 to 212 pixels .*512 × 212\), got {size}"):
+@pytest.mark.parametrize("size", [47, 193, 256])
+def test_size_outside_the_parts_is_an_error(size: int) -> None:
+    with pytest.raises(ValueError, match=f"make_demo: size must be 48 to 192 pixels, got {size}"):
         make_demo(size=size)
 
 
-@pytest.mark.parametrize("name", ["train_count", "good_count", "defect_count"])
+@pytest.mark.parametrize("name", ["train_count", "calibration_count", "good_count", "defect_count"])
 def test_an_empty_set_is_an_error(name: str) -> None:
     with pytest.raises(ValueError, match=f"make_demo: {name} must be at least 1, got 0"):
         make_demo(**{name: 0})

@@ -35,9 +35,12 @@ def resnet() -> Network:
 
 @pytest.fixture(scope="module")
 def donor() -> nn.Module:
-    """A whole torchvision classifier whose batch norms have moved, as a trained one's have."""
+    """A whole torchvision classifier whose batch norms have moved, as a trained one's have: features of order 1."""
     torch.manual_seed(1)
     model: nn.Module = torchvision.models.get_model(SMALL, weights=None)
+    for part in model.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.momentum = 1.0
     with torch.no_grad():
         model.train()(torch.rand(4, 3, 64, 64))
     return model.eval()
@@ -126,10 +129,10 @@ def test_uint8_and_floating_point_images_give_the_same_features(resnet: Network)
 def test_features_are_those_of_normalized_images(donor: nn.Module, tmp_path: Path) -> None:
     torch.save(donor.state_dict(), tmp_path / "donor.pt")
     network = Network(NetworkConfig(SMALL), tmp_path / "donor.pt").eval()
+    expected = donor_features(donor, draw_images())
+    assert expected.std() > 0.1
     with torch.no_grad():
-        torch.testing.assert_close(
-            network.embed(draw_images()), donor_features(donor, draw_images()), rtol=1e-4, atol=1e-4
-        )
+        torch.testing.assert_close(network.embed(draw_images()), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_memory_format_of_the_images_changes_no_feature(resnet: Network) -> None:

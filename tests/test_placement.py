@@ -158,12 +158,13 @@ def test_every_position_is_reached_equally_often_from_border_to_border(place, co
     assert counts.max() - counts.min() <= 1
 
 
-def test_the_four_positions_are_drawn_independently():
+def test_positions_and_jitter_are_drawn_independently():
     for place in (place_cutpaste, place_scar):
         patches = place(random_draws(), 256, 256)
         positions = torch.stack([patches.source_y, patches.source_x, patches.y, patches.x]).double()
         room = 256 - torch.stack([patches.height, patches.width] * 2)
-        assert (torch.corrcoef(positions / room) - torch.eye(4)).abs().max() < 0.08
+        drawn = torch.cat([positions / room, torch.stack(patches.jitter).double()])  # (4 + 5, B)
+        assert (torch.corrcoef(drawn) - torch.eye(9)).abs().max() < 0.08
 
 
 @pytest.mark.parametrize("place", [place_cutpaste, place_scar])
@@ -342,6 +343,7 @@ def test_jitter_factors_are_uniform_within_their_strengths():
         assert factor.var() == pytest.approx(strength**2 / 3, rel=0.05)
     assert 0 <= jitter.order.min() < 0.01
     assert 0.99 < jitter.order.max() < 1
+    assert (torch.corrcoef(torch.stack(jitter)) - torch.eye(5)).abs().max() < 0.06
 
 
 def test_one_strength_stands_for_all_four():

@@ -168,7 +168,7 @@ def test_jitter_changes_colors_a_little():
 @pytest.mark.parametrize("kind", [CutPaste, CutPasteScar, Cutout, Scar])
 @pytest.mark.parametrize("p", [0, 0.3, 1])
 def test_a_share_p_of_the_images_gets_a_patch(kind, p):
-    images = 1 + random_images((3000, 1, 16, 16)) // 2
+    images = 1 + random_images((1500, 1, 16, 16)) // 2
     result = kind(p=p).augment(images, seeded())
     applied = result.mask.flatten(1).any(1)
     assert applied.double().mean() == pytest.approx(p, abs=0.03 if p == 0.3 else 0)
@@ -328,13 +328,13 @@ class Whiteout(Cutout):
 
 @pytest.mark.parametrize("members", [2, 3, 5])
 def test_every_member_has_an_equal_share(members):
-    images = torch.full((6000, 1, 12, 12), 128, dtype=torch.uint8)
+    images = torch.full((2500, 1, 12, 12), 128, dtype=torch.uint8)
     for place in range(members):
         transforms = [Whiteout() if i == place else Cutout() for i in range(members)]
         black, white, none = members_of(OneOf(*transforms).augment(images, seeded(place)))
         assert not none.any()
         assert not (black & white).any()
-        assert white.double().mean() == pytest.approx(1 / members, abs=0.02)
+        assert white.double().mean() == pytest.approx(1 / members, abs=0.03)
 
 
 def test_one_of_mixes_color_and_image_fills_and_jitter_with_none():
@@ -365,16 +365,16 @@ def test_a_color_within_one_of_stays_exact_beside_jittered_copies():
 
 
 def test_a_member_that_skips_images_skips_them_within_one_of():
-    images = torch.full((4000, 1, 12, 12), 128, dtype=torch.uint8)
+    images = torch.full((2500, 1, 12, 12), 128, dtype=torch.uint8)
     black, white, none = members_of(OneOf(Cutout(p=0.5), Whiteout(p=0.2)).augment(images, seeded()))
     for share, expected in ((black, 0.25), (white, 0.1), (none, 0.65)):
         assert share.double().mean() == pytest.approx(expected, abs=0.03)
 
 
 def test_one_of_may_hold_another_and_one_alone_is_itself():
-    images = torch.full((6000, 1, 12, 12), 128, dtype=torch.uint8)
+    images = torch.full((2500, 1, 12, 12), 128, dtype=torch.uint8)
     nested = OneOf(Whiteout(), OneOf(Cutout(), Cutout()))
-    assert members_of(nested.augment(images, seeded()))[1].double().mean() == pytest.approx(0.5, abs=0.02)
+    assert members_of(nested.augment(images, seeded()))[1].double().mean() == pytest.approx(0.5, abs=0.03)
     images, generator = random_images((8, 3, 32, 32)), seeded()
     torch.rand(8, generator=generator)  # OneOf draws its choice first
     assert torch.equal(OneOf(CutPaste())(images, seeded()), CutPaste()(images, generator))
@@ -453,9 +453,10 @@ def from_seed(function, images, seed=0):
     return function(images)
 
 
-@all_transforms
-def test_a_transform_compiles_into_one_graph(transform):
+@pytest.mark.parametrize("name", ["cutpaste p 0.5", "scar", "cutout mean", "color scar", "quarter turn", "base"])
+def test_a_transform_compiles_into_one_graph(name):
     torch.compiler.reset()
+    transform = ALL[name]
     images = random_images((3, 3, 40, 40))
     compiled = torch.compile(transform, fullgraph=True, backend="eager")
     assert torch.equal(from_seed(compiled, images), from_seed(transform, images))
@@ -463,7 +464,7 @@ def test_a_transform_compiles_into_one_graph(transform):
 
 def test_a_compiled_transform_takes_other_batch_and_image_sizes():
     torch.compiler.reset()
-    transform = OneOf(CutPaste(), Scar(), Cutout("mean"))
+    transform = OneOf(CutPaste(), Scar())
     compiled = torch.compile(transform, fullgraph=True, backend="eager")
     for shape in ((3, 3, 40, 44), (5, 3, 40, 44), (4, 3, 52, 36)):
         images = random_images(shape)
@@ -557,7 +558,7 @@ def test_p_out_of_bounds_is_refused(kind, p):
         (lambda: Scar(rotation=(9, 0)), r"rotation with .*got \(9, 0\)"),
         (lambda: Cutout("green"), r"color: 'black', 'mean' or 'random' required, got 'green'"),
         (lambda: Scar("green"), r"color: 'black', 'mean' or 'random' required, got 'green'"),
-        (lambda: OneOf(), r"OneOf: at least one transform required, got 0"),
+        (OneOf, r"OneOf: at least one transform required, got 0"),
         (lambda: QuarterTurn(0), r"QuarterTurn: 1, 2 or 3 turns required, got 0"),
         (lambda: QuarterTurn(4), r"QuarterTurn: 1, 2 or 3 turns required, got 4"),
         (lambda: BaseAugmentation(shift=-0.1), r"BaseAugmentation: shift from 0 to below 1 required, got -0.1"),

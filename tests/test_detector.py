@@ -1,0 +1,477 @@
+"""The detector: shapes, threshold and file, on a network cut after its first stage."""
+
+import functools
+import json
+import math
+import pickle
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fastcutpaste import detector as module
+from fastcutpaste.density import GaussianDensity, KernelDensity
+from fastcutpaste.detector import FORMAT, Detector, DetectorConfig, hold_out
+from fastcutpaste.model import Network, NetworkConfig
+
+SIZE = (40, 72)
+PATCHES = DetectorConfig(size=SIZE, patch=24, stride=8)  # 3 × 7 patches
+WHOLE = DetectorConfig(size=SIZE, patch=None, chunk=5)
+KINDS = [PATCHES, WHOLE, replace(WHOLE, density="kernel")]
+NAMES = ["patches", "whole", "whole-kernel"]
+
+
+def draw_images(count: int, seed: int = 0, size: tuple[int, int] = SIZE) -> Tensor:
+    """Draw uint8 images (count, 3, *size) of faint noise on grey."""
+    generator = torch.Generator().manual_seed(seed)
+    return (128 + 12 * torch.randn(count, 3, *size, generator=generator)).clamp(0, 255).to(torch.uint8)
+
+
+def make_network() -> Network:
+    """Build a network with weights of its own."""
+    torch.manual_seed(0)
+    return Network(NetworkConfig(classes=2, head=(8,), stage="layer1"))
+
+
+@functools.cache
+def network() -> Network:
+    """Build one network for all tests that only look."""
+    return make_network()
+
+
+def make_fitted(config: DetectorConfig = PATCHES, count: int = 12) -> Detector:
+    return Detector(network(), config, provenance={"seed": 3, "data": {"images": count}}).fit(
+        *hold_out(draw_images(count))
+    )
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=NAMES)
+def fitted(request: pytest.FixtureRequest) -> Detector:
+    return make_fitted(request.param)
+
+
+@pytest.fixture(scope="module")
+def patches() -> Detector:
+    return make_fitted()
+
+
+@pytest.fixture(scope="module")
+def whole() -> Detector:
+    return make_fitted(WHOLE)
+
+
+@pytest.fixture(scope="module")
+def saved(patches: Detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("saved") / "detector.safetensors"
+    patches.save(path)
+    return path
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    with safe_open(path, "pt") as file:
+        header: dict[str, Any] = json.loads(file.metadata()["fastcutpaste"])
+    return header
+
+
+def write_changed(source: Path, target: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], object]) -> None:
+    """Copy a detector file with header and tensors changed in place by `change`."""
+    header, tensors = read_header(source), load_file(source)
+    change(header, tensors)
+    save_file(tensors, target, {"fastcutpaste": json.dumps(header)})
+
+
+def test_heat_maps_have_the_images_size_and_scores_are_their_maxima(patches: Detector) -> None:
+    images = draw_images(5, seed=1)
+    maps = patches.localize(images)
+    assert maps.shape == (5, *SIZE)
+    assert maps.dtype == torch.float32
+    assert torch.equal(patches.score(images), maps.flatten(1).max(1).values)
+
+
+def test_whole_images_score_the_distance_of_their_features(whole: Detector) -> None:
+    images = draw_images(7, seed=1)  # two batches of the chunk
+    scores = whole.score(images)
+    assert scores.shape == (7,)
+    assert isinstance(whole.density, GaussianDensity)
+    features = torch.cat([whole._features(image[None]) for image in images])  # autocast as in score
+    torch.testing.assert_close(scores, whole.density.score(features), rtol=1e-2, atol=1e-2)
+
+
+def test_the_density_is_of_the_kind_asked_for() -> None:
+    assert isinstance(make_fitted(replace(WHOLE, density="kernel")).density, KernelDensity)
+    assert isinstance(make_fitted(replace(WHOLE, density="gaussian")).density, GaussianDensity)
+
+
+def test_a_planted_defect_is_scored_higher_and_found(patches: Detector, whole: Detector) -> None:
+    images = draw_images(3, seed=2)
+    images[1, :, 8:20, 44:56] = 255
+    for fitted in (patches, whole):
+        scores = fitted.score(images)
+        assert scores.argmax() == 1
+        assert scores[1] > fitted.threshold
+    y, x = divmod(int(patches.localize(images)[1].argmax()), SIZE[1])
+    assert 0 <= y < 28
+    assert 36 <= x < 64
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.3, 0.5])
+def test_at_most_the_false_positive_rate_of_held_out_images_lies_above_the_threshold(rate: float) -> None:
+    images, calibration = hold_out(draw_images(40), 0.25)
+    fitted = Detector(network(), replace(WHOLE, false_positive_rate=rate)).fit(images, calibration)
+    scores = fitted.score(calibration)
+    assert int((scores > fitted.threshold).sum()) == int(rate * 10)
+    assert fitted.threshold in scores.tolist()
+    assert scores.min() <= fitted.typical <= scores.max()
+
+
+def test_calibration_images_set_the_threshold_and_stay_out_of_the_density() -> None:
+    images, calibration = hold_out(draw_images(12))
+    first, second = (Detector(network(), WHOLE).fit(images, given) for given in (calibration, 255 - calibration))
+    assert first.density and second.density  # noqa: PT018, for mypy
+    assert torch.equal(first.density.state()["mean"], second.density.state()["mean"])
+    assert first.threshold != second.threshold
+
+
+@pytest.mark.parametrize(("count", "share", "aside"), [(10, 0.2, 2), (3, 0.01, 1), (3, 0.99, 1), (8, 0.9, 6)])
+def test_hold_out_puts_the_last_images_aside(count: int, share: float, aside: int) -> None:
+    images = torch.arange(count)[:, None]
+    rest, held_out = hold_out(images, share)
+    assert len(held_out) == aside
+    assert torch.equal(torch.cat([rest, held_out]), images)
+
+
+def test_hold_out_refuses_shares_out_of_bounds_and_too_few_images() -> None:
+    for share in (0.0, 1.0):
+        with pytest.raises(ValueError, match="above 0 and below 1 required, got"):
+            hold_out(draw_images(4), share)
+    with pytest.raises(ValueError, match="at least 3 normal images required, got 2"):
+        hold_out(draw_images(2))
+
+
+def test_the_density_is_fitted_on_features_of_the_images_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastcutpaste.model.computes_bf16", lambda _: False)
+    images = draw_images(12)
+    for config in (WHOLE, PATCHES):
+        fitted = Detector(network(), config).fit(*hold_out(images, 0.25))
+        rows = []
+        for i in range(9):
+            if config.patch is None:
+                rows.append(images[i : i + 1])
+                continue
+            rows += [images[i : i + 1, :, y : y + 24, x : x + 24] for y in (0, 8, 16) for x in range(0, 49, 8)]
+        with torch.inference_mode():
+            features = torch.cat([network().embed(row) for row in rows])
+        assert fitted.density is not None
+        torch.testing.assert_close(fitted.density.state()["mean"], features.mean(0), rtol=1e-4, atol=1e-4)
+
+
+def test_typical_is_the_median_of_held_out_heat_maps() -> None:
+    images, calibration = hold_out(draw_images(12))
+    fitted = Detector(network(), PATCHES).fit(images, calibration)
+    pixels = fitted.localize(calibration).flatten().sort().values
+    assert pixels[len(pixels) // 2 - 1] <= fitted.typical <= pixels[len(pixels) // 2]
+
+
+def test_three_images_are_enough_and_no_images_are_too_few() -> None:
+    assert math.isfinite(make_fitted(count=3).threshold)
+    with pytest.raises(ValueError, match="fit: at least 1 normal image for calibration required, got none"):
+        Detector(network(), PATCHES).fit(draw_images(2), draw_images(0))
+
+
+@pytest.mark.parametrize("limit", [150, 40, 8, 1])
+def test_the_grid_is_thinned_out_until_the_patches_are_few_enough(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+    fit = GaussianDensity.fit
+
+    def counted(self: GaussianDensity, features: Tensor) -> GaussianDensity:
+        counts.append(len(features))
+        return fit(self, features)
+
+    monkeypatch.setattr(GaussianDensity, "fit", counted)
+    make_fitted(replace(PATCHES, fit_patches=limit), count=10)  # 8 images, 21 patches each
+    expected = {150: 8 * 8, 40: 8 * 3, 8: 8 * 1, 1: 8 * 1}  # strides 16, 24, 48 and, one patch being the least, 48
+    assert counts == [expected[limit]]
+
+
+def test_fit_and_score_change_no_weight_and_no_batch_norm() -> None:
+    looked_at = make_network().train()
+    before = {name: value.clone() for name, value in looked_at.state_dict().items()}
+    fitted = Detector(looked_at, PATCHES).fit(*hold_out(draw_images(5)))
+    fitted.score(draw_images(2))
+    after = looked_at.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert not any(part.training for part in looked_at.modules())
+
+
+def test_fit_draws_no_random_number_and_gives_the_same_twice(fitted: Detector) -> None:
+    state = torch.get_rng_state()
+    first, second = (Detector(fitted.network, fitted.config).fit(*hold_out(draw_images(12))) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert first.threshold == second.threshold == fitted.threshold
+    assert torch.equal(first.score(draw_images(2)), second.score(draw_images(2)))
+
+
+def test_images_score_by_themselves_and_the_chunk_changes_no_score(
+    fitted: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastcutpaste.model.computes_bf16", lambda _: False)
+    images = draw_images(6, seed=3)
+    scores = fitted.score(images)
+    tolerance = 0.01 * float(scores.std())
+    assert tolerance > 0
+    alone = torch.cat([fitted.score(image[None]) for image in images])
+    torch.testing.assert_close(scores, alone, rtol=0, atol=tolerance)
+    chunked = Detector(fitted.network, replace(fitted.config, chunk=2), fitted.density)
+    torch.testing.assert_close(scores, chunked.score(images), rtol=0, atol=tolerance)
+
+
+def test_floating_point_images_score_as_uint8_ones(fitted: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastcutpaste.model.computes_bf16", lambda _: False)
+    images = draw_images(3, seed=3)
+    scores = fitted.score(images)
+    assert scores.std() > 0
+    torch.testing.assert_close(fitted.score(images / 255), scores, rtol=0, atol=0.01 * float(scores.std()))
+
+
+def test_no_images_give_no_scores(fitted: Detector) -> None:
+    assert fitted.score(draw_images(0)).shape == (0,)
+    if fitted.config.patch is not None:
+        assert fitted.localize(draw_images(0)).shape == (0, *SIZE)
+
+
+def test_progress_sees_every_batch() -> None:
+    heard: list[tuple[int, int, str]] = []
+
+    def progress(batches: Iterable[Tensor], total: int, what: str) -> Iterable[Tensor]:
+        batches = list(batches)
+        heard.append((sum(len(batch) for batch in batches), total, what))
+        return batches
+
+    for config in (PATCHES, WHOLE):
+        Detector(network(), config).fit(*hold_out(draw_images(10)), progress)
+        assert heard == [(8, 8, "fitting the density"), (2, 2, "scoring")]
+        heard.clear()
+
+
+def test_images_of_another_size_are_refused(fitted: Detector) -> None:
+    message = r": images of shape \(N, 3, 40, 72\) required, got \(4, 3, 72, 40\)"
+    turned = draw_images(4, size=(72, 40))
+    with pytest.raises(ValueError, match="fit" + message):
+        Detector(fitted.network, fitted.config).fit(turned, turned)
+    with pytest.raises(ValueError, match=message):
+        fitted.score(turned)
+    with pytest.raises(ValueError, match="localize" + message):
+        fitted.localize(turned)
+    with pytest.raises(ValueError, match=r"required, got \(4, 1, 40, 72\)"):
+        fitted.score(draw_images(4)[:, :1])
+
+
+def test_a_detector_of_whole_images_draws_no_heat_map(whole: Detector) -> None:
+    with pytest.raises(ValueError, match="localize: a detector trained on patches required, got one of whole images"):
+        whole.localize(draw_images(1))
+
+
+@pytest.mark.parametrize("config", [PATCHES, WHOLE])
+def test_an_unfitted_detector_scores_and_saves_nothing(config: DetectorConfig, tmp_path: Path) -> None:
+    unfitted = Detector(network(), config)
+    assert math.isnan(unfitted.threshold)
+    with pytest.raises(RuntimeError, match="fit or load required first"):
+        unfitted.score(draw_images(1))
+    with pytest.raises(RuntimeError, match="fit or load required first"):
+        unfitted.save(tmp_path / "detector.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("patch", 41),
+        ("patch", 0),
+        ("stride", 0),
+        ("false_positive_rate", 0.0),
+        ("false_positive_rate", 1.0),
+        ("fit_patches", 0),
+        ("chunk", 0),
+        ("density", "cauchy"),
+    ],
+)
+def test_settings_out_of_bounds_are_refused(setting: str, value: object) -> None:
+    with pytest.raises(ValueError, match=r"required, got"):
+        replace(PATCHES, **{setting: value})  # type: ignore[arg-type]
+
+
+def test_a_loaded_detector_scores_bit_for_bit_as_the_saved_one(fitted: Detector, tmp_path: Path) -> None:
+    images = draw_images(5, seed=4)
+    path = tmp_path / "new" / "detector.safetensors"
+    fitted.save(path)
+    loaded = Detector.load(path)
+    assert torch.equal(loaded.score(images), fitted.score(images))
+    if fitted.config.patch is not None:
+        assert torch.equal(loaded.localize(images), fitted.localize(images))
+    assert loaded.config == fitted.config
+    assert loaded.network.config == fitted.network.config
+    assert (loaded.threshold, loaded.typical) == (fitted.threshold, fitted.typical)
+    assert loaded.provenance == fitted.provenance
+    assert not loaded.network.training
+    for name, value in fitted.network.state_dict().items():
+        assert torch.equal(loaded.network.state_dict()[name], value)
+
+
+def test_a_loaded_detector_is_saved_to_an_equal_file(saved: Path, tmp_path: Path) -> None:
+    Detector.load(saved).save(tmp_path / "again.safetensors")
+    first, second = load_file(saved), load_file(tmp_path / "again.safetensors")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert read_header(saved) == read_header(tmp_path / "again.safetensors")
+
+
+def test_the_file_is_safetensors_with_settings_and_provenance_as_json(saved: Path, patches: Detector) -> None:
+    header = read_header(saved)
+    assert header["format"] == FORMAT
+    assert header["provenance"] == {"seed": 3, "data": {"images": 12}}
+    assert header["threshold"] == patches.threshold
+    assert header["network"]["backbone"] == "resnet18"
+    assert header["detector"]["size"] == list(SIZE)
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_a_failed_save_leaves_the_old_file_and_no_other(
+    old: bool, patches: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "detector.safetensors"
+    if old:
+        path.write_bytes(b"old")
+
+    def fail(tensors: object, target: Path, metadata: object) -> None:
+        Path(target).write_bytes(b"half a detector")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(module, "save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        patches.save(path)
+    assert [entry.name for entry in tmp_path.iterdir()] == (["detector.safetensors"] if old else [])
+    assert not old or path.read_bytes() == b"old"
+
+
+def test_provenance_that_json_cannot_hold_leaves_the_old_file(patches: Detector, tmp_path: Path) -> None:
+    path = tmp_path / "detector.safetensors"
+    path.write_bytes(b"old")
+    odd = Detector(patches.network, PATCHES, patches.density, 1.0, 1.0, {"image": torch.zeros(1)})
+    with pytest.raises(TypeError, match="JSON"):
+        odd.save(path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["detector.safetensors"]
+    assert path.read_bytes() == b"old"
+
+
+def assert_refused(path: Path, message: str) -> None:
+    """Assert that loading raises one line that names the file and matches `message`."""
+    with pytest.raises(ValueError, match=message) as caught:
+        Detector.load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).count(str(path)) == 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_a_truncated_file_is_refused(share: float, saved: Path, tmp_path: Path) -> None:
+    path = tmp_path / "cut.safetensors"
+    content = saved.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    assert_refused(path, "a whole detector file .safetensors. required, got: ")
+
+
+def test_random_bytes_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "noise.safetensors"
+    path.write_bytes(draw_images(1).numpy().tobytes())
+    assert_refused(path, "a whole detector file .safetensors. required, got: ")
+
+
+class Bomb:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.mkdir, (self.mark,)
+
+
+@pytest.mark.parametrize("torch_file", [True, False])
+def test_a_pickle_is_refused_and_does_not_run(torch_file: bool, tmp_path: Path) -> None:
+    path, mark = tmp_path / "detector.safetensors", tmp_path / "exploded"
+    if torch_file:
+        torch.save(Bomb(mark), path)
+    else:
+        path.write_bytes(pickle.dumps(Bomb(mark)))
+    assert_refused(path, "a whole detector file .safetensors. required, got: ")
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"fastcutpaste": "null"}])
+def test_a_safetensors_file_of_something_else_is_refused(metadata: dict[str, str] | None, tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    save_file({"weight": torch.zeros(2)}, path, metadata)
+    assert_refused(path, "a detector file required, got a safetensors file of something else")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "3", '"text"'])
+def test_a_header_that_is_no_object_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "odd.safetensors"
+    save_file({"weight": torch.zeros(2)}, path, {"fastcutpaste": text})
+    assert_refused(path, "a whole detector file .*required, got")
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
+    assert_refused(tmp_path / "nowhere", "a detector file required, got nothing")
+    assert_refused(tmp_path, "a detector file required, got a folder")
+
+
+def test_a_newer_format_is_refused_with_what_reads_it(saved: Path, tmp_path: Path) -> None:
+    path = tmp_path / "newer.safetensors"
+    write_changed(saved, path, lambda header, _: header.update(format=FORMAT + 1, network="told otherwise"))
+    assert_refused(path, f"format {FORMAT} or older required, got format {FORMAT + 1}; a newer fastcutpaste reads it")
+
+
+def set_detector(**settings: object) -> Callable[[dict[str, Any], dict[str, Tensor]], object]:
+    return lambda header, _: header["detector"].update(settings)
+
+
+CHANGES: dict[str, Callable[[dict[str, Any], dict[str, Tensor]], object]] = {
+    "no format": lambda header, _: header.pop("format"),
+    "a format in words": lambda header, _: header.update(format="one"),
+    "no network": lambda header, _: header.pop("network"),
+    "no detector": lambda header, _: header.pop("detector"),
+    "no threshold": lambda header, _: header.pop("threshold"),
+    "no typical": lambda header, _: header.pop("typical"),
+    "a null threshold": lambda header, _: header.update(threshold=None),
+    "an unknown backbone": lambda header, _: header["network"].update(backbone="resnet19"),
+    "an unknown stage": lambda header, _: header["network"].update(stage="layer9"),
+    "an unknown setting": set_detector(magic=1),
+    "a setting of another type": set_detector(size=5),
+    "a setting out of bounds": set_detector(patch=999),
+    "a missing weight": lambda _, tensors: tensors.pop("network.backbone.extractor.conv1.weight"),
+    "a weight too many": lambda _, tensors: tensors.update({"network.more": torch.zeros(1)}),
+    "a weight of another shape": lambda _, tensors: tensors.update({"network.mean": torch.zeros(4)}),
+    "no density": lambda _, tensors: [tensors.pop(f"density.{name}") for name in ("mean", "whitening", "offset")],
+    "a missing density tensor": lambda _, tensors: tensors.pop("density.mean"),
+    "a mean of another width": lambda _, tensors: tensors.update({"density.mean": torch.zeros(5)}),
+    "a whitening of another width": lambda _, tensors: tensors.update({"density.whitening": torch.eye(5)}),
+    "an offset of another width": lambda _, tensors: tensors.update({"density.offset": torch.zeros(5)}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_file_with_wrong_contents_is_refused(change: str, saved: Path, tmp_path: Path) -> None:
+    path = tmp_path / "changed.safetensors"
+    write_changed(saved, path, CHANGES[change])
+    assert_refused(path, "a whole detector file required, got one ")
+
+
+def test_a_changed_copy_loads_where_nothing_is_wrong(saved: Path, tmp_path: Path) -> None:
+    path = tmp_path / "changed.safetensors"
+    write_changed(saved, path, lambda header, _: header.update(threshold=1.5))
+    assert Detector.load(path).threshold == 1.5
