@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fastcutpaste.checks import Range, check_images, check_range, memory_format_of
-from fastcutpaste.color import Jitter, JitterStrength, contrast_grey, place_jitter, recolor, rotate_hue
+from fastcutpaste.color import Jitter, JitterStrength, greys, place_jitter, recolor, rotate_hue
 
 DRAWS = 13  # uniform numbers a patch: height/width 2, source 2, destination 2, angle, jitter 5, applied or not
 AspectDistribution = Literal["log_uniform", "two_uniforms"]
@@ -281,14 +281,15 @@ def _paste_grid(images: Tensor, patches: Patches, fill: Tensor | None) -> Pasted
     pixels = source if is_color else _pixels_at(source, row, column)  # (B, C, H, W), a color (B, C, 1, 1)
     if patches.jitter is not None:
         values = source.to(_compute_dtype(images))
-        grey = contrast_grey(values, rotate_hue(values, patches.jitter.hue), patches.jitter)  # (B, 1, H, W)
+        _, grey = greys(values, rotate_hue(values, patches.jitter.hue), patches.jitter)  # (B, 1, H, W)
         if not is_color:
             upright = patches._replace(y=patches.source_y, x=patches.source_x, angle=torch.zeros_like(patches.angle))
             cut_out = _locate(rows, columns, upright)[2]
             count = (patches.height * patches.width).clamp(min=1)
-            grey = torch.where(cut_out, grey, 0).sum((-2, -1), keepdim=True) / count
+            grey = torch.where(cut_out, grey, 0).sum((-2, -1), keepdim=True) / count  # (B, 1, 1, 1)
         values = pixels.to(values.dtype)
-        pixels = recolor(values, rotate_hue(values, patches.jitter.hue), grey, patches.jitter, images.dtype)
+        rotated = rotate_hue(values, patches.jitter.hue)
+        pixels = recolor(rotated, greys(values, rotated, patches.jitter)[0], grey, patches.jitter, images.dtype)
     pasted = torch.where(mask, pixels, images)
     return Pasted(pasted.contiguous(memory_format=memory_format_of(images)), mask)
 
@@ -309,8 +310,8 @@ def _paste_slices(images: Tensor, patches: Patches, fill: Tensor | None) -> Past
             jitter = Jitter._make(jitters[b])
             values = patch.to(_compute_dtype(images))
             rotated = rotate_hue(values, jitter.hue)
-            grey = contrast_grey(values, rotated, jitter).mean((-2, -1), keepdim=True)  # (1, 1, 1)
-            patch = recolor(values, rotated, grey, jitter, images.dtype)
+            grey, contrast_grey = greys(values, rotated, jitter)
+            patch = recolor(rotated, grey, contrast_grey.mean((-2, -1), keepdim=True), jitter, images.dtype)
         beyond = 0 if angle == 0 else math.ceil((math.hypot(h, w) - min(h, w)) / 2) + 1  # farthest a corner can turn to
         top, bottom = max(y - beyond, 0), min(y + h + beyond, height)
         left, right = max(x - beyond, 0), min(x + w + beyond, width)

@@ -79,6 +79,8 @@ def train_network(network: Network, images: Tensor, config: TrainConfig, folder:
             speed = report.step * config.batch * task.classes / seconds
             text = f"training  loss {report.loss:.3f}  accuracy {report.accuracy:.2f}  {speed:,.0f} images/s"
             progress.update(bar, completed=report.step, description=text)
+            if not people.is_terminal and report.step % (20 * max(1, config.steps // 200)) == 0:
+                people.print(f"{text}  {report.step}/{config.steps}")  # ten lines, since a log shows no moving bar
 
         batches = image_batches(images, config.batch, generator=generator)
         reports = train(network, batches, task, config, base=base, on_report=show)

@@ -1,0 +1,99 @@
+"""Rows: how a measurement is taken, and the CSV it is kept in."""
+
+import csv
+import platform
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from datetime import date
+from pathlib import Path
+
+import torch
+
+from fastcutpaste.files import written_whole
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Hold one measurement; the fields up to `size` are its key: a new row replaces an old one of the same key."""
+
+    device: str
+    threads: int
+    op: str
+    provider: str
+    batch: int
+    size: int
+    p20_ms: float  # of one call on the whole batch
+    p50_ms: float
+    p80_ms: float
+    images_per_s: float  # normal images that went in, at the median
+    torch: str
+    commit: str
+    date: str
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return tuple(asdict(self).values())[:6]
+
+
+def measure(call: Callable[[], object], seconds: float = 2.0, least: int = 5) -> list[float]:
+    """Time a call again and again, the device's work included; give the sorted milliseconds of each."""
+    call()
+    call()  # warm: allocator, lazily made kernels
+    taken: list[float] = []
+    begun = time.perf_counter()
+    while len(taken) < least or time.perf_counter() - begun < seconds:
+        start = time.perf_counter()
+        call()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        taken.append((time.perf_counter() - start) * 1e3)
+    return sorted(taken)
+
+
+def make_row(op: str, provider: str, batch: int, size: int, taken: list[float], device: torch.device) -> Row:
+    """Put sorted times and what they were measured on into a row."""
+    p20, p50, p80 = (round(taken[min(int(len(taken) * q), len(taken) - 1)], 4) for q in (0.2, 0.5, 0.8))
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+    throughput = round(batch / p50 * 1e3, 1)
+    when = date.today().isoformat()
+    return Row(
+        name, torch.get_num_threads(), op, provider, batch, size, p20, p50, p80, throughput, torch.__version__,
+        commit(), when,
+    )  # fmt: skip
+
+
+def keep(rows: list[Row], path: Path) -> None:
+    """Write rows into a CSV, in place of older ones of the same key."""
+    kept = {row.key: row for row in [*read(path), *rows]}
+    with written_whole(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in sorted(kept.values(), key=lambda row: [str(part) for part in row.key]))
+
+
+def read(path: Path) -> list[Row]:
+    """Read the rows of a CSV; none if there is no such file."""
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return [Row(**{f.name: f.type(row[f.name]) for f in fields(Row)}) for row in csv.DictReader(file)]
+
+
+def cpu_name() -> str:
+    """Name the processor, as far as the system tells."""
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def commit() -> str:
+    """Give the short hash of the code that is measured, with a + if it was changed since."""
+    told = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, check=False, cwd=RESULTS.parent
+    )
+    return told.stdout.strip() or "unknown"

@@ -1,0 +1,1 @@
+"""Adapters: one page per host framework."""
