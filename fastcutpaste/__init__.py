@@ -3,7 +3,9 @@
 Images are (B, C, H, W) tensors, uint8 0–255 or floating point 0–1, before normalization.
 """
 
+from fastcutpaste.baselines import Confetti, Cutout, QuarterTurn, Scar
 from fastcutpaste.color import Jitter, normalize
+from fastcutpaste.foreground import OnForeground
 from fastcutpaste.functional import (
     Pasted,
     Patches,
@@ -14,17 +16,19 @@ from fastcutpaste.functional import (
     random_crops,
 )
 from fastcutpaste.tasks import CutPaste3Way, PretextTask
-from fastcutpaste.transforms import BaseAugmentation, Cutout, CutPaste, CutPasteScar, OneOf, QuarterTurn, Scar
+from fastcutpaste.transforms import BaseAugmentation, CutPaste, CutPasteScar, OneOf
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BaseAugmentation",
+    "Confetti",
     "CutPaste",
     "CutPaste3Way",
     "CutPasteScar",
     "Cutout",
     "Jitter",
+    "OnForeground",
     "OneOf",
     "Pasted",
     "Patches",

@@ -11,6 +11,7 @@ import click
 import torch
 
 import fastcutpaste
+from fastcutpaste.baselines import Cutout, Scar
 from fastcutpaste.data import find_test_images, find_training_images, load_images, load_masks
 from fastcutpaste.demo import TEXTURES, make_demo, write_demo
 from fastcutpaste.detector import Detector, DetectorConfig, hold_out
@@ -31,7 +32,7 @@ from fastcutpaste.runs import (
     write_evaluation,
 )
 from fastcutpaste.train import PRESETS, TrainConfig
-from fastcutpaste.transforms import Cutout, CutPaste, CutPasteScar, Scar
+from fastcutpaste.transforms import CutPaste, CutPasteScar
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

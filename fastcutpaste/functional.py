@@ -164,10 +164,7 @@ def place_scar(
     heights = (_between(draws[:, 0], scar_length) * scale).round().clamp(1, height).long()
     widths = (_between(draws[:, 1], scar_width) * scale).round().clamp(1, width).long()
     angle = _between(draws[:, 6], rotation)
-    cos, sin = angle.deg2rad().cos().abs(), angle.deg2rad().sin().abs()
-    # Pixels the box around the turned strip reaches beyond the upright one, on each side; negative where it is smaller.
-    beyond_y = ((heights * cos + widths * sin - heights) / 2).ceil().long()
-    beyond_x = ((heights * sin + widths * cos - widths) / 2).ceil().long()
+    beyond_y, beyond_x = turned_reach(heights, widths, angle)
     return Patches(
         source_y=_inside(draws[:, 2], height - heights),
         source_x=_inside(draws[:, 3], width - widths),
@@ -178,6 +175,17 @@ def place_scar(
         angle=angle,
         jitter=place_jitter(draws[:, 7:12], jitter),
     )
+
+
+def turned_reach(height: Tensor, width: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+    """Give how far a turned patch reaches beyond its upright rectangle on each side, down (B,) and across (B,).
+
+    In whole pixels; negative where the turned patch is the smaller one.
+    """
+    cos, sin = angle.deg2rad().cos().abs(), angle.deg2rad().sin().abs()
+    beyond_y = ((height * cos + width * sin - height) / 2).ceil().long()
+    beyond_x = ((height * sin + width * cos - width) / 2).ceil().long()
+    return beyond_y, beyond_x
 
 
 def paste(images: Tensor, patches: Patches, fill: Tensor | None = None) -> Pasted:

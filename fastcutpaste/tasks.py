@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fastcutpaste.checks import check_images
 from fastcutpaste.color import JitterStrength
-from fastcutpaste.transforms import CutPaste, CutPasteScar, PatchTransform, QuarterTurn
+from fastcutpaste.transforms import CutPaste, CutPasteScar
 
 
 class PretextBatch(NamedTuple):
@@ -22,17 +22,18 @@ class PretextTask(nn.Module):
     """Make a classification task of a list of transforms: which one, if any, was applied to the image?
 
     Args:
-        transforms: k transforms; class 0 is the untouched image, class i the i-th transform.
+        transforms: k modules whose `augment(images, generator)` gives images and masks, as those of `transforms`
+            and `baselines` do; class 0 is the untouched image, class i the i-th transform.
     """
 
-    def __init__(self, *transforms: PatchTransform | QuarterTurn) -> None:
+    def __init__(self, *transforms: nn.Module) -> None:
         super().__init__()
         if not transforms:
             raise ValueError("PretextTask: at least one transform required, got 0")
         for transform in transforms:
-            if not isinstance(transform, PatchTransform | QuarterTurn):
+            if not isinstance(transform, nn.Module) or not hasattr(transform, "augment"):
                 came = type(transform).__name__
-                raise TypeError(f"PretextTask: patch transforms or QuarterTurn required, got {came}")
+                raise TypeError(f"PretextTask: transforms with augment(), such as CutPaste, required, got {came}")
         self.transforms = nn.ModuleList(transforms)
 
     @property

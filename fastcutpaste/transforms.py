@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fastcutpaste.checks import Range, check_images, memory_format_of
+from fastcutpaste.checks import Range, check_images
 from fastcutpaste.color import Jitter, JitterStrength, place_jitter
 from fastcutpaste.functional import (
     DRAWS,
@@ -20,7 +20,7 @@ from fastcutpaste.functional import (
     uniform,
 )
 
-Color = Literal["black", "mean", "random"]
+Source = Literal["same", "other"]
 
 
 class PatchTransform(nn.Module):
@@ -88,6 +88,7 @@ class CutPaste(PatchTransform):
         aspect: smallest and largest height : width of the patch.
         aspect_distribution: "log_uniform" or "two_uniforms", see `place_cutpaste`.
         jitter: largest change of brightness, contrast, saturation and hue of the patch.
+        source: "same", the patch is cut from the image itself; "other", from its neighbour in the batch.
         p: share of the images that get a patch.
 
     Source: Li et al. 2021, App. A.2; the defaults are the paper's.
@@ -99,10 +100,12 @@ class CutPaste(PatchTransform):
         aspect: Range = (0.3, 3.3),
         aspect_distribution: AspectDistribution = "log_uniform",
         jitter: JitterStrength = 0.1,
+        source: Source = "same",
         p: float = 1.0,
     ) -> None:
         super().__init__(p)
         self.area, self.aspect, self.aspect_distribution, self.jitter = area, aspect, aspect_distribution, jitter
+        self.source = _checked_source(source)
         self.place(torch.empty(0, DRAWS), 1, 1)  # wrong settings fail here, not at the first batch
 
     def place(self, draws: Tensor, height: int, width: int) -> Patches:
@@ -116,6 +119,9 @@ class CutPaste(PatchTransform):
             jitter=self.jitter,
         )
 
+    def fill(self, images: Tensor, generator: torch.Generator | None) -> Tensor | None:
+        return images.roll(1, 0) if self.source == "other" else None
+
 
 class CutPasteScar(PatchTransform):
     """Cut a thin strip out of each image, turn it, jitter its color and paste it elsewhere in the same image.
@@ -126,6 +132,7 @@ class CutPasteScar(PatchTransform):
         rotation: smallest and largest angle, degrees.
         reference: image side those pixels refer to; None: pixels as they are, whatever the image's size.
         jitter: largest change of brightness, contrast, saturation and hue of the scar.
+        source: "same", the scar is cut from the image itself; "other", from its neighbour in the batch.
         p: share of the images that get a scar.
 
     Source: Li et al. 2021, App. A.2; the defaults are the paper's.
@@ -138,11 +145,12 @@ class CutPasteScar(PatchTransform):
         rotation: Range = (-45, 45),
         reference: int | None = 256,
         jitter: JitterStrength = 0.1,
+        source: Source = "same",
         p: float = 1.0,
     ) -> None:
         super().__init__(p)
         self.scar_width, self.scar_length, self.rotation = scar_width, scar_length, rotation
-        self.reference, self.jitter = reference, jitter
+        self.reference, self.jitter, self.source = reference, jitter, _checked_source(source)
         self.place(torch.empty(0, DRAWS), 1, 1)
 
     def place(self, draws: Tensor, height: int, width: int) -> Patches:
@@ -157,89 +165,8 @@ class CutPasteScar(PatchTransform):
             jitter=self.jitter,
         )
 
-
-class Cutout(CutPaste):
-    """Cover a rectangle of each image with one color: the paper's Cutout baselines.
-
-    Args:
-        color: "black", "mean" (of each image) or "random" (uniform in the color cube).
-        area: smallest and largest area of the rectangle, fractions of the image.
-        aspect: smallest and largest height : width.
-        p: share of the images that get a rectangle.
-
-    Source: Li et al. 2021, Table 4; DeVries and Taylor 2017.
-    """
-
-    def __init__(
-        self, color: Color = "black", area: Range = (0.02, 0.15), aspect: Range = (0.3, 3.3), p: float = 1.0
-    ) -> None:
-        super().__init__(area, aspect, jitter=0.0, p=p)
-        self.color = _checked(color)
-
-    def fill(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
-        return plain_color(images, self.color, generator)
-
-
-class Scar(CutPasteScar):
-    """Cover a thin turned strip of each image with one color: the paper's Scar baseline.
-
-    Args:
-        color: "black", "mean" (of each image) or "random" (uniform in the color cube).
-        scar_width: thinnest and thickest scar, pixels of an image whose shorter side is `reference`.
-        scar_length: shortest and longest scar, the same pixels.
-        rotation: smallest and largest angle, degrees.
-        reference: image side those pixels refer to; None: pixels as they are.
-        p: share of the images that get a scar.
-
-    Source: Li et al. 2021, Table 1, column "Scar".
-    """
-
-    def __init__(
-        self,
-        color: Color = "random",
-        scar_width: Range = (2, 16),
-        scar_length: Range = (10, 25),
-        rotation: Range = (-45, 45),
-        reference: int | None = 256,
-        p: float = 1.0,
-    ) -> None:
-        super().__init__(scar_width, scar_length, rotation, reference, jitter=0.0, p=p)
-        self.color = _checked(color)
-
-    def fill(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
-        return plain_color(images, self.color, generator)
-
-
-class QuarterTurn(nn.Module):
-    """Turn square images by quarter turns: one class of the rotation-prediction baseline.
-
-    Args:
-        turns: number of quarter turns counter-clockwise, 1 to 3.
-
-    Source: Gidaris et al. 2018, the "Rotation" baseline of Li et al. 2021.
-    """
-
-    def __init__(self, turns: int) -> None:
-        super().__init__()
-        if turns not in (1, 2, 3):
-            raise ValueError(f"QuarterTurn: 1, 2 or 3 turns required, got {turns}")
-        self.turns = turns
-
-    def augment(self, images: Tensor, generator: torch.Generator | None = None) -> Pasted:
-        """Turn images (B, C, H, H) and give a mask (B, 1, H, H) that is True everywhere."""
-        check_images("QuarterTurn", images)
-        if images.shape[-2] != images.shape[-1]:
-            raise ValueError(f"QuarterTurn: square images required, got {images.shape[-2]}×{images.shape[-1]}")
-        mask = torch.ones_like(images[:, :1], dtype=torch.bool)
-        turned = torch.rot90(images, self.turns, (-2, -1))
-        return Pasted(turned.contiguous(memory_format=memory_format_of(images)), mask)
-
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Turn images (B, C, H, H)."""
-        return self.augment(images, generator).images
-
-    def extra_repr(self) -> str:
-        return f"turns={self.turns}"
+    def fill(self, images: Tensor, generator: torch.Generator | None) -> Tensor | None:
+        return images.roll(1, 0) if self.source == "other" else None
 
 
 class OneOf(PatchTransform):
@@ -312,22 +239,10 @@ class BaseAugmentation(nn.Module):
         return f"shift={self.shift}, jitter={self.jitter}"
 
 
-def plain_color(images: Tensor, color: Color, generator: torch.Generator | None = None) -> Tensor:
-    """Give one color (B, C, 1, 1) per image, of the images' dtype and range."""
-    shape = (*images.shape[:2], 1, 1)
-    if color == "black":
-        return images.new_zeros(shape)
-    if color == "mean":
-        mean = images.mean((-2, -1), keepdim=True, dtype=torch.float32)
-        return (mean.round() if images.dtype == torch.uint8 else mean).to(images.dtype)
-    drawn = uniform(shape, images.device, generator)
-    return (drawn * 256).to(torch.uint8) if images.dtype == torch.uint8 else drawn.to(images.dtype)
-
-
-def _checked(color: Color) -> Color:
-    if color not in ("black", "mean", "random"):
-        raise ValueError(f"color: 'black', 'mean' or 'random' required, got {color!r}")
-    return color
+def _checked_source(source: Source) -> Source:
+    if source not in ("same", "other"):
+        raise ValueError(f"source: 'same' or 'other' required, got {source!r}")
+    return source
 
 
 def _jitter_of(patches: Patches) -> Jitter:

@@ -24,8 +24,9 @@ from torch.testing import assert_close
 from fastcutpaste import Cutout, CutPaste, CutPasteScar, OneOf, QuarterTurn, Scar
 from fastcutpaste.adapters import kornia as adapter
 from fastcutpaste.adapters.kornia import KorniaAugmentation
+from fastcutpaste.baselines import plain_color
 from fastcutpaste.functional import paste
-from fastcutpaste.transforms import PatchTransform, plain_color
+from fastcutpaste.transforms import PatchTransform
 
 OLD_KORNIA = [int(number) for number in kornia.__version__.split(".")[:2]] < [0, 9]
 TRANSFORMS = {

@@ -31,12 +31,14 @@ LAYERS = {
     "transforms": (3, {"checks", "color", "functional"}),
     "detector": (3, {"checks", "dense", "density", "files", "metrics", "model"}),
     "tasks": (4, {"checks", "color", "transforms"}),
+    "baselines": (4, {"checks", "functional", "transforms"}),
+    "foreground": (4, {"checks", "functional", "transforms"}),
     "report": (4, {"files", "transforms"}),
     "adapters/__init__": (0, set()),
-    "adapters/dali": (4, {"checks", "color", "functional"}),
-    "adapters/kornia": (4, {"functional", "transforms"}),
-    "adapters/torchvision": (4, {"checks", "functional", "transforms"}),
-    "__init__": (5, {"color", "functional", "tasks", "transforms"}),
+    "adapters/dali": (5, {"checks", "color", "functional"}),
+    "adapters/kornia": (5, {"baselines", "functional", "transforms"}),
+    "adapters/torchvision": (5, {"checks", "functional", "transforms"}),
+    "__init__": (5, {"baselines", "color", "foreground", "functional", "tasks", "transforms"}),
     "train": (5, {"functional", "model", "tasks", "transforms"}),
     "runs": (
         6,
@@ -54,11 +56,12 @@ LAYERS = {
             "transforms",
         },
     ),
-    "cli": (7, {"__init__", "data", "demo", "detector", "model", "report", "runs", "train", "transforms"}),
+    "cli": (7, {"__init__", "baselines", "data", "demo", "detector", "model", "report", "runs", "train", "transforms"}),
     "__main__": (8, {"cli"}),
 }
 # What `import fastcutpaste` loads needs nothing beside torch; the two others are for whoever scores without a trainer.
-TORCH_ALONE = {"__init__", "checks", "color", "functional", "transforms", "tasks", "files", "dense", "density"}
+TORCH_ALONE = {"__init__", "checks", "color", "functional", "transforms", "baselines", "foreground", "tasks"}
+TORCH_ALONE |= {"files", "dense", "density"}
 
 
 def imported_modules(source, modules):

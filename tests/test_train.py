@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fastcutpaste.baselines import Cutout
 from fastcutpaste.functional import random_crops
 from fastcutpaste.model import Network, NetworkConfig
 from fastcutpaste.tasks import PretextTask
 from fastcutpaste.train import PRESETS, Report, TrainConfig, train
-from fastcutpaste.transforms import BaseAugmentation, Cutout, CutPaste
+from fastcutpaste.transforms import BaseAugmentation, CutPaste
 
 TASK = PretextTask(Cutout("black"))
 STILL = BaseAugmentation(shift=0.0, jitter=0.0)

@@ -10,8 +10,9 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastcutpaste import BaseAugmentation, Cutout, CutPaste, CutPasteScar, OneOf, QuarterTurn, Scar
+from fastcutpaste.baselines import plain_color
 from fastcutpaste.functional import _paste_grid, draw, place_cutpaste, place_scar
-from fastcutpaste.transforms import PatchTransform, plain_color
+from fastcutpaste.transforms import PatchTransform
 
 PATCH_TRANSFORMS = {
     "cutpaste": CutPaste(),

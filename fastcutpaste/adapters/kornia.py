@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastcutpaste.baselines import Cutout, Scar
 from fastcutpaste.functional import DRAWS, Patches, paste, uniform
-from fastcutpaste.transforms import Cutout, OneOf, PatchTransform, Scar
+from fastcutpaste.transforms import OneOf, PatchTransform
 
 OLDEST = "0.8"  # kornia whose hooks `generate_parameters`, `apply_transform` and `apply_transform_mask` are used below
 

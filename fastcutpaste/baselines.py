@@ -1,0 +1,158 @@
+"""The paper's baselines: rectangles and strips of plain color, confetti, and quarter turns."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fastcutpaste.checks import Range, check_images, memory_format_of
+from fastcutpaste.functional import Pasted, uniform
+from fastcutpaste.transforms import CutPaste, CutPasteScar
+
+Color = Literal["black", "mean", "random"]
+
+
+class Cutout(CutPaste):
+    """Cover a rectangle of each image with one color: the paper's Cutout baselines.
+
+    Args:
+        color: "black", "mean" (of each image) or "random" (uniform in the color cube).
+        area: smallest and largest area of the rectangle, fractions of the image.
+        aspect: smallest and largest height : width.
+        p: share of the images that get a rectangle.
+
+    Source: Li et al. 2021, Table 4; DeVries and Taylor 2017.
+    """
+
+    def __init__(
+        self, color: Color = "black", area: Range = (0.02, 0.15), aspect: Range = (0.3, 3.3), p: float = 1.0
+    ) -> None:
+        super().__init__(area, aspect, jitter=0.0, p=p)
+        self.color = _checked(color)
+
+    def fill(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        return plain_color(images, self.color, generator)
+
+
+class Scar(CutPasteScar):
+    """Cover a thin turned strip of each image with one color: the paper's Scar baseline.
+
+    Args:
+        color: "black", "mean" (of each image) or "random" (uniform in the color cube).
+        scar_width: thinnest and thickest scar, pixels of an image whose shorter side is `reference`.
+        scar_length: shortest and longest scar, the same pixels.
+        rotation: smallest and largest angle, degrees.
+        reference: image side those pixels refer to; None: pixels as they are.
+        p: share of the images that get a scar.
+
+    Source: Li et al. 2021, Table 1, column "Scar".
+    """
+
+    def __init__(
+        self,
+        color: Color = "random",
+        scar_width: Range = (2, 16),
+        scar_length: Range = (10, 25),
+        rotation: Range = (-45, 45),
+        reference: int | None = 256,
+        p: float = 1.0,
+    ) -> None:
+        super().__init__(scar_width, scar_length, rotation, reference, jitter=0.0, p=p)
+        self.color = _checked(color)
+
+    def fill(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        return plain_color(images, self.color, generator)
+
+
+class QuarterTurn(nn.Module):
+    """Turn square images by quarter turns: one class of the rotation-prediction baseline.
+
+    Args:
+        turns: number of quarter turns counter-clockwise, 1 to 3.
+
+    Source: Gidaris et al. 2018, the "Rotation" baseline of Li et al. 2021.
+    """
+
+    def __init__(self, turns: int) -> None:
+        super().__init__()
+        if turns not in (1, 2, 3):
+            raise ValueError(f"QuarterTurn: 1, 2 or 3 turns required, got {turns}")
+        self.turns = turns
+
+    def augment(self, images: Tensor, generator: torch.Generator | None = None) -> Pasted:
+        """Turn images (B, C, H, H) and give a mask (B, 1, H, H) that is True everywhere."""
+        check_images("QuarterTurn", images)
+        if images.shape[-2] != images.shape[-1]:
+            raise ValueError(f"QuarterTurn: square images required, got {images.shape[-2]}×{images.shape[-1]}")
+        mask = torch.ones_like(images[:, :1], dtype=torch.bool)
+        turned = torch.rot90(images, self.turns, (-2, -1))
+        return Pasted(turned.contiguous(memory_format=memory_format_of(images)), mask)
+
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Turn images (B, C, H, H)."""
+        return self.augment(images, generator).images
+
+    def extra_repr(self) -> str:
+        return f"turns={self.turns}"
+
+
+class Confetti(nn.Module):
+    """Strew small squares of random colors over each image: the paper's confetti noise.
+
+    Args:
+        density: chance of each pixel to be the corner of a square, 0 to 1.
+        side: largest side, pixels; each square is 1 to `side` wide. Where two overlap, the brighter color wins.
+
+    Source: Liznerski et al. 2021 (FCDD); Li et al. 2021, Table 4.
+    """
+
+    def __init__(self, density: float = 0.002, side: int = 5) -> None:
+        super().__init__()
+        if not 0 <= density <= 1:
+            raise ValueError(f"Confetti: density from 0 to 1 required, got {density}")
+        if side < 1:
+            raise ValueError(f"Confetti: side of at least 1 pixel required, got {side}")
+        self.density, self.side = density, side
+
+    def augment(self, images: Tensor, generator: torch.Generator | None = None) -> Pasted:
+        """Strew confetti over images (B, C, H, W) and give the mask (B, 1, H, W) of where it lies."""
+        check_images("Confetti", images)
+        batch, channels, height, width = images.shape
+        drawn = uniform((batch, channels + 2, height, width), images.device, generator)
+        corner, sides = drawn[:, :1] < self.density, drawn[:, 1:2] * self.side
+        colors = drawn[:, 2:] + 1e-6  # never 0, which means no confetti
+        confetti = torch.zeros_like(colors)
+        for side in range(1, self.side + 1):
+            ends = colors * (corner & (sides < side) & (sides >= side - 1))
+            grown = F.max_pool2d(F.pad(ends, (side - 1, 0, side - 1, 0)), side, stride=1)
+            confetti = torch.maximum(confetti, grown)
+        mask = confetti.amax(1, keepdim=True) > 0
+        full = 255 if images.dtype == torch.uint8 else 1
+        strewn = torch.where(mask, (confetti * full).clamp(max=full).to(images.dtype), images)
+        return Pasted(strewn.contiguous(memory_format=memory_format_of(images)), mask)
+
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Strew confetti over images (B, C, H, W)."""
+        return self.augment(images, generator).images
+
+    def extra_repr(self) -> str:
+        return f"density={self.density}, side={self.side}"
+
+
+def plain_color(images: Tensor, color: Color, generator: torch.Generator | None = None) -> Tensor:
+    """Give one color (B, C, 1, 1) per image, of the images' dtype and range."""
+    shape = (*images.shape[:2], 1, 1)
+    if color == "black":
+        return images.new_zeros(shape)
+    if color == "mean":
+        mean = images.mean((-2, -1), keepdim=True, dtype=torch.float32)
+        return (mean.round() if images.dtype == torch.uint8 else mean).to(images.dtype)
+    drawn = uniform(shape, images.device, generator)
+    return (drawn * 256).to(torch.uint8) if images.dtype == torch.uint8 else drawn.to(images.dtype)
+
+
+def _checked(color: Color) -> Color:
+    if color not in ("black", "mean", "random"):
+        raise ValueError(f"color: 'black', 'mean' or 'random' required, got {color!r}")
+    return color
