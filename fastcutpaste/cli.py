@@ -11,10 +11,11 @@ import click
 import torch
 
 import fastcutpaste
-from fastcutpaste.baselines import Cutout, Scar
+from fastcutpaste.baselines import Confetti, Cutout, Scar
 from fastcutpaste.data import find_test_images, find_training_images, load_images, load_masks
 from fastcutpaste.demo import TEXTURES, make_demo, write_demo
 from fastcutpaste.detector import Detector, DetectorConfig, hold_out
+from fastcutpaste.foreground import OnForeground
 from fastcutpaste.model import Network, NetworkConfig
 from fastcutpaste.report import write_heat_maps, write_preview
 from fastcutpaste.runs import (
@@ -221,9 +222,16 @@ def preview(data: Path, out: Path, count: int, size: str, seed: int) -> None:
     found = find_training_images(data)
     images = load_images(found.paths[: max(1, count)], _size(size)).pixels
     transforms = {
-        "CutPaste": CutPaste(), "CutPasteScar": CutPasteScar(), "Cutout": Cutout(), "Cutout (random)": Cutout("random"),
-        "Scar": Scar(),
-    }  # fmt: skip
+        "CutPaste": CutPaste(),
+        "CutPaste, on the object": OnForeground(CutPaste()),
+        "CutPaste, other image": CutPaste(source="other"),
+        "CutPasteScar": CutPasteScar(),
+        "CutPasteScar, on the object": OnForeground(CutPasteScar()),
+        "Cutout": Cutout(),
+        "Cutout, random color": Cutout("random"),
+        "Scar, random color": Scar(),
+        "Confetti": Confetti(),
+    }
     write_preview(images, transforms, out, seed)
     people.print(f"look at {out}")
     _finish({"preview": str(out), "images": len(images), "transforms": list(transforms)})

@@ -9,10 +9,9 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastcutpaste.files import written_whole
-from fastcutpaste.transforms import PatchTransform
 
 _CELL = 1.6  # inches of the side of one picture in a grid
 
@@ -41,7 +40,7 @@ def overlay(image: Tensor, score_map: Tensor, low: float, high: float, opacity: 
     return (image * (1 - share) + colors.permute(2, 0, 1) * share).round().to(torch.uint8)
 
 
-def write_preview(images: Tensor, transforms: Mapping[str, PatchTransform], path: str | Path, seed: int = 0) -> None:
+def write_preview(images: Tensor, transforms: Mapping[str, nn.Module], path: str | Path, seed: int = 0) -> None:
     """Draw what transforms do: a row per image and transform with image, result, mask and difference.
 
     Args:
@@ -54,7 +53,7 @@ def write_preview(images: Tensor, transforms: Mapping[str, PatchTransform], path
     figure, axes = _grid(len(transforms) * len(images), 4)
     row = 0
     for name, transform in transforms.items():
-        pasted = transform.augment(images, generator)
+        pasted = transform.augment(images, generator)  # type: ignore[operator]
         for image, result, mask in zip(images, pasted.images, pasted.mask, strict=True):
             difference = (result.int() - image.int()).abs().clamp(0, 127).mul(2).to(torch.uint8)
             for axis, picture in zip(axes[row], (image, result, mask.expand(3, -1, -1) * 255, difference), strict=True):
