@@ -237,7 +237,9 @@ def random_crops(images: Tensor, size: int | tuple[int, int], generator: torch.G
         One draw, one gather: the crops are read and written once, nothing is synchronised. The gradient to `images`
         would be as large as all possible crops together, so crop data, not features.
     """
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = size if isinstance(size, tuple) and len(size) == 2 else (size, size)
+    if not isinstance(height, int) or not isinstance(width, int):
+        raise TypeError(f"random_crops: a size of one whole number or (height, width) required, got {size!r}")
     if images.ndim != 4:
         raise ValueError(f"random_crops: images (B, C, H, W) required, got {tuple(images.shape)}")
     rows, columns = images.shape[2] - height + 1, images.shape[3] - width + 1  # places along each side

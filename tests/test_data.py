@@ -791,7 +791,7 @@ def test_crops_larger_than_the_images_are_refused():
         random_crops(torch.zeros(2, 3, 5, 5), (4, 6))
     with pytest.raises(ValueError, match=r"random_crops: images \(B, C, H, W\) required, got \(3, 5, 5\)"):
         random_crops(torch.zeros(3, 5, 5), 2)
-    with pytest.raises(ValueError, match="random_crops: a size of at least 1 pixel required, got 0"):
+    with pytest.raises(ValueError, match="at least 1×1 and at most the image required, got 0×0"):
         random_crops(torch.zeros(2, 3, 5, 5), 0)
     with pytest.raises(TypeError, match=r"random_crops: a size of .* required, got 2\.5"):
         random_crops(torch.zeros(2, 3, 5, 5), 2.5)

@@ -528,7 +528,8 @@ def test_any_patch_of_any_image_equals_the_reference(data):
     dtype = data.draw(st.sampled_from([torch.uint8, torch.float32]), "dtype")
     images = random_images((1, channels, height, width), dtype, seed=data.draw(st.integers(0, 99), "seed"))
     patches = Patches(*(torch.tensor([field]) for field in patch[:-1]), jitter)
-    tolerance = 0 if jitter is None else 1 if dtype == torch.uint8 else 1e-5
+    # The grey weights sum to 0.9999, so one affine map differs from four steps where the factors are strong.
+    tolerance = 0 if jitter is None else 1 if dtype == torch.uint8 else 2e-4
     check_against_reference(images, patches, tolerance=tolerance, most_ties=1)
 
 

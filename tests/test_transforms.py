@@ -69,7 +69,7 @@ def test_defaults_are_the_papers():
 def test_a_transform_and_its_placement_have_the_same_defaults(transform, place):
     placement = inspect.signature(place).parameters
     for name, parameter in inspect.signature(transform).parameters.items():
-        if name not in ("p", "color"):
+        if name not in ("p", "color", "source"):
             assert parameter.default == placement[name].default
 
 
@@ -261,7 +261,8 @@ def test_a_transform_keeps_settings_and_no_state(transform):
 
 def test_repr_shows_every_setting():
     assert repr(CutPaste()) == (
-        "CutPaste(p=1.0, area=(0.02, 0.15), aspect=(0.3, 3.3), aspect_distribution='log_uniform', jitter=0.1)"
+        "CutPaste(p=1.0, area=(0.02, 0.15), aspect=(0.3, 3.3), aspect_distribution='log_uniform', jitter=0.1, "
+        "source='same')"
     )
     for setting in ("scar_width=(3, 5)", "scar_length=(10, 25)", "rotation=(-9, 9)", "reference=None", "p=0.5"):
         assert setting in repr(CutPasteScar((3, 5), rotation=(-9, 9), reference=None, p=0.5))
