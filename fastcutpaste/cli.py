@@ -41,7 +41,7 @@ from fastcutpaste.transforms import CutPaste, CutPasteScar
 def app() -> None:
     """Find defects in images after training on normal images alone, with synthetic CutPaste defects.
 
-    Start with `fastcutpaste demo`: it downloads nothing and takes about two minutes on a laptop. Then `train` on your
+    Start with `fastcutpaste demo`: it downloads nothing and takes about three minutes on two CPU cores. Then `train` on your
     own normal images, `evaluate` where you have labelled ones, and `predict` on new ones. Each command ends with one
     JSON object on stdout; everything else goes to stderr.
     """
@@ -58,7 +58,7 @@ DEVICE = click.option("--device", default="auto", show_default=True, help="auto,
 @click.option("--steps", default=300, show_default=True, help="Updates of the network.")
 @DEVICE
 def demo(texture: str, seed: int, out: Path, steps: int, device: str) -> None:
-    """Train, score and draw heat maps on a real texture with planted defects, in about two minutes.
+    """Train, score and draw heat maps on a real texture with planted defects, in about three minutes.
 
     The photograph ships with scikit-image. The images are left in OUT/data as an MVTec folder, so that `train`,
     `evaluate` and `predict` can be tried on it.
