@@ -41,9 +41,9 @@ from fastcutpaste.transforms import CutPaste, CutPasteScar
 def app() -> None:
     """Find defects in images after training on normal images alone, with synthetic CutPaste defects.
 
-    Start with `fastcutpaste demo`: it downloads nothing and takes about three minutes on two CPU cores. Then `train` on your
-    own normal images, `evaluate` where you have labelled ones, and `predict` on new ones. Each command ends with one
-    JSON object on stdout; everything else goes to stderr.
+    Start with `fastcutpaste demo`: it downloads nothing and takes about three minutes on two CPU cores. Then `train` on
+    your own normal images, `evaluate` where you have labelled ones, and `predict` on new ones. Each command ends with
+    one JSON object on stdout; everything else goes to stderr.
     """
 
 
@@ -205,9 +205,8 @@ def predict(run: Path, images: tuple[Path, ...], heatmaps: Path | None, device: 
             low, high = heat_range(detector)
             write_heat_maps([original], [maps[i]], picture, low=low, high=high, titles=[f"{path.name}  {score:.1f}"])
             results[-1]["heat_map"] = str(picture)
-        people.print(
-            f"{'DEFECTIVE' if score > detector.threshold else 'normal':>9}  {score:8.2f}  {path}", markup=False
-        )
+        verdict = "DEFECTIVE" if score > detector.threshold else "normal"
+        people.print(f"{verdict:>9}  {score:8.2f}  {path}", markup=False)
     _finish({"threshold": detector.threshold, "results": results})
 
 
@@ -256,7 +255,7 @@ def main() -> None:
 
 
 def _complain(message: str, status: int) -> int:
-    people.print(f"error: {' '.join(message.split())}", markup=False, soft_wrap=True)
+    people.print(f"error: {' '.join(message.split())}", markup=False)
     return status
 
 

@@ -30,7 +30,7 @@ from fastcutpaste.transforms import BaseAugmentation, CutPaste, CutPasteScar
 DETECTOR_FILE = "detector.safetensors"
 LOG_FILE = "training.csv"
 _MARK = ".fastcutpaste"  # tells our folders from a user's own
-people = Console(stderr=True, highlight=False)
+people = Console(stderr=True, highlight=False, soft_wrap=True)  # a long path stays in one piece
 
 
 def claim(folder: Path, overwrite: bool = False) -> None:

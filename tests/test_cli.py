@@ -110,7 +110,9 @@ def test_predict_scores_files_and_folders_as_the_detector_does(trained, category
     for row in result["results"]:
         assert row["defective"] == (row["score"] > result["threshold"])
         assert Image.open(row["heat_map"]).size > (100, 50)
-    assert text.count("normal") + text.count("DEFECTIVE") == 3
+    verdicts = [line.split(maxsplit=2) for line in text.splitlines() if line.endswith(".png")]
+    assert [path for _, _, path in verdicts] == [row["image"] for row in result["results"]]
+    assert [word == "DEFECTIVE" for word, _, _ in verdicts] == [row["defective"] for row in result["results"]]
     alone, _ = run("predict", out / "detector.safetensors", one)
     torch.testing.assert_close(alone["results"][0]["score"], result["results"][0]["score"], rtol=1e-3, atol=1e-3)
 
