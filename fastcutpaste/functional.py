@@ -210,7 +210,7 @@ def paste(images: Tensor, patches: Patches, fill: Tensor | None = None) -> Paste
 
     Cost: on a GPU and under `torch.compile` no host sync, no loop over B, each byte read and written once (and the
         images read a second time for the contrast mean). On a CPU in eager mode patches are copied slice by slice:
-        of an image only the pasted 8 % is computed, which measures 5–15 times faster there.
+        only the pasted pixels are computed, 0.4 against 13 ms an image of 3 × 256² on one core.
     """
     check_images("paste", images)
     _check_patches(images, patches, fill)

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from fastcutpaste import CutPaste, CutPasteScar, OnForeground, draw, place_cutpaste, place_scar
+from fastcutpaste import CutPaste, OnForeground, draw, place_cutpaste, place_scar
 from fastcutpaste.foreground import move_onto, unlike_border
+from fastcutpaste.functional import turned_reach
 
 BATCH, HEIGHT, WIDTH = 64, 80, 120
 
@@ -76,19 +77,20 @@ def test_where_nothing_is_enough_the_fullest_candidate_is_taken(patches):
     assert of_many.mean() > before.mean() + 0.05
 
 
-def test_moved_patches_stay_inside_the_image():
-    everything = torch.zeros(BATCH, 1, HEIGHT, WIDTH, dtype=torch.bool)
-    everything[:, :, -1, -1] = True  # draws patches into the corner
-    for transform in (CutPaste(), CutPasteScar(reference=80)):
-        images = torch.zeros(BATCH, 3, HEIGHT, WIDTH)
-        aware = OnForeground(transform, lambda _: everything, least=0.001, candidates=64)
-        patches, _ = aware.choose(images, torch.Generator().manual_seed(0))
-        mask = aware.augment(images, torch.Generator().manual_seed(0)).mask
-        expected = patches.height * patches.width
-        area = mask.sum((1, 2, 3))
-        assert (area >= 0.7 * expected).all()  # a strip cut by the border would lose more
-        assert (patches.source_y + patches.height <= HEIGHT).all()
-        assert (patches.source_x + patches.width <= WIDTH).all()
+@pytest.mark.parametrize("corner", [(0, 0), (0, -1), (-1, 0), (-1, -1)])
+def test_moved_patches_stay_inside_the_image_with_their_turned_corners(patches, corner):
+    foreground = torch.zeros(BATCH, 1, HEIGHT, WIDTH, dtype=torch.bool)
+    foreground[:, 0, : HEIGHT // 2, :] = corner[0] == 0
+    foreground[:, 0, HEIGHT // 2 :, :] = corner[0] == -1
+    half = torch.arange(WIDTH) < WIDTH // 2
+    foreground &= half if corner[1] == 0 else ~half
+    moved = move_onto(patches, foreground, draws(64), least=0.9)
+    beyond_y, beyond_x = turned_reach(moved.height, moved.width, moved.angle)
+    for y, x, down, across in ((moved.y, moved.x, beyond_y, beyond_x), (moved.source_y, moved.source_x, 0, 0)):
+        assert (y >= down).all()
+        assert (x >= across).all()
+        assert (y + moved.height + down <= HEIGHT).all()
+        assert (x + moved.width + across <= WIDTH).all()
 
 
 def test_the_border_test_finds_an_object_on_a_plain_background():
