@@ -3,19 +3,18 @@
 import csv
 import json
 import platform
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 import fastcutpaste
+from fastcutpaste.console import people, show_progress
 from fastcutpaste.data import ImageSet, image_batches, load_images
 from fastcutpaste.dense import resize_map
 from fastcutpaste.detector import Detector
@@ -30,7 +29,6 @@ from fastcutpaste.transforms import BaseAugmentation, CutPaste, CutPasteScar
 DETECTOR_FILE = "detector.safetensors"
 LOG_FILE = "training.csv"
 _MARK = ".fastcutpaste"  # tells our folders from a user's own
-people = Console(stderr=True, highlight=False, soft_wrap=True)  # a long path stays in one piece
 
 
 def claim(folder: Path, overwrite: bool = False) -> None:
@@ -202,22 +200,6 @@ def draw_examples(
 def heat_range(detector: Detector) -> tuple[float, float]:
     """Give the scores a heat map is drawn between: from what is typical of normal images, the threshold half-way."""
     return detector.typical, 2 * detector.threshold - detector.typical
-
-
-def show_progress(batches: Iterable[Tensor], total: int, what: str) -> Iterator[Tensor]:
-    """Pass batches on and show a bar that counts their images."""
-    with _bar(what, total) as advance:
-        for batch in batches:
-            yield batch
-            advance(len(batch))
-
-
-@contextmanager
-def _bar(what: str, total: int) -> Iterator[Any]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=people) as progress:
-        bar = progress.add_task(what, total=total)
-        yield lambda count: progress.advance(bar, count)
 
 
 def _examples(kinds: Sequence[str | None], each: int = 3) -> list[int]:

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 from fastcutpaste.cli import app, main
+from fastcutpaste.console import people
 from fastcutpaste.detector import Detector
-from fastcutpaste.runs import claim, people
+from fastcutpaste.runs import claim
 
 QUICK = ("--size", "48x64", "--crop", "24", "--stride", "12", "--steps", "2", "--batch", "2")
 

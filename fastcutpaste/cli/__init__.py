@@ -1,0 +1,70 @@
+"""The command line: text for people on stderr, one JSON object as the last line on stdout."""
+
+import sys
+import warnings
+from importlib import import_module
+
+import click
+import torch
+
+import fastcutpaste
+from fastcutpaste.console import people
+
+COMMANDS = {  # each in the module of its name, loaded when it is called: --help need not wait for torchvision
+    "demo": "Train, score and draw heat maps on a real texture with planted defects.",
+    "train": "Train a detector on normal images.",
+    "evaluate": "Measure a detector on labelled images.",
+    "predict": "Score images and say which are defective.",
+    "preview": "Draw every transform on your images.",
+}
+
+
+class _Commands(click.Group):
+    """Know the commands by name before any of them is loaded."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"fastcutpaste.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(fastcutpaste.__version__, package_name="fastcutpaste")
+def app() -> None:
+    """Find defects in images after training on normal images alone, with synthetic CutPaste defects.
+
+    Start with `fastcutpaste demo`: it downloads nothing and takes about three minutes on two CPU cores. Then `train` on
+    your own normal images, `evaluate` where you have labelled ones, and `predict` on new ones. Each command ends with
+    one JSON object on stdout; everything else goes to stderr.
+    """
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends in one line on stderr and an exit status that is not 0."""
+    warnings.showwarning = lambda message, *_args, **_kwargs: people.print(f"note: {message}")
+    try:
+        app.main(standalone_mode=False, prog_name="fastcutpaste")
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help(), err=True) if error.ctx else None
+        sys.exit(2)
+    except click.ClickException as error:
+        sys.exit(_complain(error.format_message(), 2))
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(_complain("interrupted", 130))
+    except (ValueError, TypeError, OSError, ArithmeticError) as error:
+        sys.exit(_complain(str(error), 1))
+    except torch.OutOfMemoryError as error:
+        sys.exit(_complain(f"out of memory, try a smaller --batch or --size: {error}", 1))
+
+
+def _complain(message: str, status: int) -> int:
+    people.print(f"error: {' '.join(message.split())}", markup=False)
+    return status

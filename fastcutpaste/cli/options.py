@@ -1,0 +1,34 @@
+"""What the commands share: options, and how they end."""
+
+import json
+from typing import Any
+
+import click
+import torch
+
+SEED_OPTION = click.option("--seed", default=0, show_default=True, help="Of weights, data order and augmentation.")
+DEVICE_OPTION = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+
+
+def finish(result: dict[str, Any]) -> None:
+    """Print the one JSON object a command ends with."""
+    click.echo(json.dumps(result))
+
+
+def device_named(name: str) -> torch.device:
+    """Give the device of --device; 'auto' is a CUDA GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name != "cpu" and not name.startswith("cuda"):
+        raise ValueError(f"--device: auto, cpu, cuda or cuda:N required, got {name!r}")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device {name}: a CUDA GPU that torch sees required, got none")
+    return torch.device(name)
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Give the (height, width) of --size."""
+    parts = text.lower().split("x")
+    if len(parts) not in (1, 2) or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise ValueError(f"--size: SIDE or HEIGHTxWIDTH in pixels required, got {text!r}")
+    return int(parts[0]), int(parts[-1])

@@ -1,0 +1,40 @@
+"""fastcutpaste predict: scores, decisions and heat maps of new images."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fastcutpaste.cli.options import DEVICE_OPTION, device_named, finish
+from fastcutpaste.console import people
+from fastcutpaste.data import find_test_images, load_images
+from fastcutpaste.report import write_heat_maps
+from fastcutpaste.runs import heat_range, load_run, score_images
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--heatmaps", type=click.Path(path_type=Path), help="Folder for one overlay picture per image.")
+@DEVICE_OPTION
+def predict(run: Path, images: tuple[Path, ...], heatmaps: Path | None, device: str) -> None:
+    """Score IMAGES (files or folders) with the detector in RUN and say which are defective."""
+    detector = load_run(run, device_named(device))
+    if heatmaps is not None and detector.config.patch is None:
+        raise ValueError("predict --heatmaps: a detector trained on patches required, got one of whole images")
+    paths = [path for argument in images for path in find_test_images(argument).paths]
+    pixels, sizes = load_images(paths, detector.config.size, progress=len(paths) > 8)
+    scores, maps = score_images(detector, pixels, sizes, progress=len(paths) > 8)
+    results: list[dict[str, Any]] = []
+    for i, path in enumerate(paths):
+        score = float(scores[i])
+        results.append({"image": str(path), "score": score, "defective": score > detector.threshold})
+        if heatmaps is not None and maps is not None:
+            picture = heatmaps / f"{i:04d}_{path.stem}.png"
+            original = load_images([path], sizes[i]).pixels[0]
+            low, high = heat_range(detector)
+            write_heat_maps([original], [maps[i]], picture, low=low, high=high, titles=[f"{path.name}  {score:.1f}"])
+            results[-1]["heat_map"] = str(picture)
+        verdict = "DEFECTIVE" if score > detector.threshold else "normal"
+        people.print(f"{verdict:>9}  {score:8.2f}  {path}", markup=False)
+    finish({"threshold": detector.threshold, "results": results})

@@ -1,0 +1,39 @@
+"""fastcutpaste preview: every transform on the user's own images."""
+
+from pathlib import Path
+
+import click
+
+from fastcutpaste.baselines import Confetti, Cutout, Scar
+from fastcutpaste.cli.options import SEED_OPTION, finish, size_of
+from fastcutpaste.console import people
+from fastcutpaste.data import find_training_images, load_images
+from fastcutpaste.foreground import OnForeground
+from fastcutpaste.report import write_preview
+from fastcutpaste.transforms import CutPaste, CutPasteScar
+
+
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), default=Path("preview.png"), show_default=True)
+@click.option("--count", default=2, show_default=True, help="Images shown with each transform.")
+@click.option("--size", default="256", show_default=True, help="SIDE or HEIGHTxWIDTH, px.")
+@SEED_OPTION
+def preview(data: Path, out: Path, count: int, size: str, seed: int) -> None:
+    """Draw image, result, mask and difference of every transform on the images in DATA."""
+    found = find_training_images(data)
+    images = load_images(found.paths[: max(1, count)], size_of(size)).pixels
+    transforms = {
+        "CutPaste": CutPaste(),
+        "CutPaste, on the object": OnForeground(CutPaste()),
+        "CutPaste, other image": CutPaste(source="other"),
+        "CutPasteScar": CutPasteScar(),
+        "CutPasteScar, on the object": OnForeground(CutPasteScar()),
+        "Cutout": Cutout(),
+        "Cutout, random color": Cutout("random"),
+        "Scar, random color": Scar(),
+        "Confetti": Confetti(),
+    }
+    write_preview(images, transforms, out, seed)
+    people.print(f"look at {out}")
+    finish({"preview": str(out), "images": len(images), "transforms": list(transforms)})
