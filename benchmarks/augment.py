@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.rows import RESULTS, Row, keep, make_row, measure
-from fastcutpaste import CutPaste, CutPaste3Way, CutPasteScar, normalize
+from fastcutpaste import CutPaste, CutPaste3Way, CutPasteScar, draw, normalize
 from fastcutpaste.demo import make_demo
 from fastcutpaste.model import IMAGENET_MEAN, IMAGENET_STD
-from tests.reference import OnePatch, paste_reference, three_way_pil
+from tests.reference import one_patch, paste_reference, three_way_pil
 
 SIZE = 256
 MEAN, STD = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
@@ -68,13 +68,11 @@ class ThreeWayTensor(ThreeWayPIL):
 def check(images: Tensor) -> None:
     """Refuse to time what is wrong: both transforms must equal the slow reference within one level."""
     for transform in (CutPaste(), CutPasteScar()):
-        patches, _ = transform.choose(images, torch.Generator(images.device).manual_seed(0))
-        pasted = transform.augment(images, torch.Generator(images.device).manual_seed(0)).images.cpu()
+        draws = draw(len(images), images.device)
+        patches = transform.patches(draws, *images.shape[-2:])
+        pasted = transform(images, draws=draws).cpu()
         for i in range(min(4, len(images))):
-            one = patches.map(lambda field, i=i: field[i])  # type: ignore[misc]
-            jitter = {name: float(value) for name, value in one.jitter._asdict().items()} if one.jitter else None
-            numbers = {name: value.item() for name, value in one._asdict().items() if name != "jitter"}
-            wanted, _ = paste_reference(images[i].cpu().permute(1, 2, 0).numpy(), OnePatch(**numbers, jitter=jitter))
+            wanted, _ = paste_reference(images[i].cpu().permute(1, 2, 0).numpy(), one_patch(patches, i))
             difference = np.abs(wanted.astype(int) - pasted[i].permute(1, 2, 0).numpy().astype(int))
             if np.mean(difference > 1) > 0.001:
                 raise AssertionError(f"{transform}: differs from the reference in {np.mean(difference > 1):.2%}")

@@ -1,5 +1,6 @@
 """The paper's baselines: rectangles and strips of plain color, confetti, and quarter turns."""
 
+import math
 from typing import Literal
 
 import torch
@@ -7,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastcutpaste.checks import Range, check_images, memory_format_of
-from fastcutpaste.functional import Pasted, uniform
-from fastcutpaste.transforms import CutPaste, CutPasteScar
+from fastcutpaste.functional import Pasted
+from fastcutpaste.transforms import CutPaste, CutPasteScar, drawn
 
 Color = Literal["black", "mean", "random"]
 
@@ -31,8 +32,8 @@ class Cutout(CutPaste):
         super().__init__(area, aspect, jitter=0.0, p=p)
         self.color = _checked(color)
 
-    def fill(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
-        return plain_color(images, self.color, generator)
+    def fill(self, images: Tensor, draws: Tensor) -> Tensor:
+        return plain_color(images, self.color, draws[:, 7:12])  # plain color has no use for jitter
 
 
 class Scar(CutPasteScar):
@@ -61,8 +62,8 @@ class Scar(CutPasteScar):
         super().__init__(scar_width, scar_length, rotation, reference, jitter=0.0, p=p)
         self.color = _checked(color)
 
-    def fill(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
-        return plain_color(images, self.color, generator)
+    def fill(self, images: Tensor, draws: Tensor) -> Tensor:
+        return plain_color(images, self.color, draws[:, 7:12])  # plain color has no use for jitter
 
 
 class QuarterTurn(nn.Module):
@@ -78,9 +79,9 @@ class QuarterTurn(nn.Module):
         super().__init__()
         if turns not in (1, 2, 3):
             raise ValueError(f"QuarterTurn: 1, 2 or 3 turns required, got {turns}")
-        self.turns = turns
+        self.turns, self.numbers = turns, 0
 
-    def augment(self, images: Tensor, generator: torch.Generator | None = None) -> Pasted:
+    def augment(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Pasted:
         """Turn images (B, C, H, H) and give a mask (B, 1, H, H) that is True everywhere."""
         check_images("QuarterTurn", images)
         if images.shape[-2] != images.shape[-1]:
@@ -89,9 +90,9 @@ class QuarterTurn(nn.Module):
         turned = torch.rot90(images, self.turns, (-2, -1))
         return Pasted(turned.contiguous(memory_format=memory_format_of(images)), mask)
 
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def forward(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Tensor:
         """Turn images (B, C, H, H)."""
-        return self.augment(images, generator).images
+        return self.augment(images, generator, draws).images
 
     def extra_repr(self) -> str:
         return f"turns={self.turns}"
@@ -113,15 +114,14 @@ class Confetti(nn.Module):
             raise ValueError(f"Confetti: density from 0 to 1 required, got {density}")
         if side < 1:
             raise ValueError(f"Confetti: side of at least 1 pixel required, got {side}")
-        self.density, self.side = density, side
+        self.density, self.side, self.numbers = density, side, 1
 
-    def augment(self, images: Tensor, generator: torch.Generator | None = None) -> Pasted:
+    def augment(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Pasted:
         """Strew confetti over images (B, C, H, W) and give the mask (B, 1, H, W) of where it lies."""
-        check_images("Confetti", images)
-        batch, channels, height, width = images.shape
-        drawn = uniform((batch, channels + 2, height, width), images.device, generator)
-        corner, sides = drawn[:, :1] < self.density, drawn[:, 1:2] * self.side
-        colors = drawn[:, 2:] + 1e-6  # never 0, which means no confetti
+        seeds = drawn(self, images, generator, draws)[:, 0]
+        noise = _hashed(seeds, (images.shape[1] + 2, *images.shape[-2:]))  # (B, C + 2, H, W)
+        corner, sides = noise[:, :1] < self.density, noise[:, 1:2] * self.side
+        colors = noise[:, 2:] + 1e-6  # never 0, which means no confetti
         confetti = torch.zeros_like(colors)
         for side in range(1, self.side + 1):
             ends = colors * (corner & (sides < side) & (sides >= side - 1))
@@ -132,24 +132,51 @@ class Confetti(nn.Module):
         strewn = torch.where(mask, (confetti * full).clamp(max=full).to(images.dtype), images)
         return Pasted(strewn.contiguous(memory_format=memory_format_of(images)), mask)
 
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def forward(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Tensor:
         """Strew confetti over images (B, C, H, W)."""
-        return self.augment(images, generator).images
+        return self.augment(images, generator, draws).images
 
     def extra_repr(self) -> str:
         return f"density={self.density}, side={self.side}"
 
 
-def plain_color(images: Tensor, color: Color, generator: torch.Generator | None = None) -> Tensor:
-    """Give one color (B, C, 1, 1) per image, of the images' dtype and range."""
+def plain_color(images: Tensor, color: Color, draws: Tensor) -> Tensor:
+    """Give one color (B, C, 1, 1) per image, of the images' dtype and range.
+
+    Args:
+        images: (B, C, H, W).
+        color: "black", "mean" of each image, or "random", uniform in the color cube.
+        draws: (B, n) uniform in [0, 1), n at least C where the color is random.
+
+    Raises:
+        ValueError: a random color of more channels than draws.
+    """
     shape = (*images.shape[:2], 1, 1)
     if color == "black":
         return images.new_zeros(shape)
     if color == "mean":
         mean = images.mean((-2, -1), keepdim=True, dtype=torch.float32)
         return (mean.round() if images.dtype == torch.uint8 else mean).to(images.dtype)
-    drawn = uniform(shape, images.device, generator)
-    return (drawn * 256).to(torch.uint8) if images.dtype == torch.uint8 else drawn.to(images.dtype)
+    if images.shape[1] > draws.shape[1]:
+        raise ValueError(f"random color: at most {draws.shape[1]} channels required, got {images.shape[1]}")
+    levels = draws[:, : images.shape[1], None, None]  # (B, C, 1, 1)
+    return (levels * 256).to(torch.uint8) if images.dtype == torch.uint8 else levels.to(images.dtype)
+
+
+def _hashed(seeds: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Spread one number (B,) in [0, 1) an image over a field (B, *shape) of them, by a hash of seed and position.
+
+    Source: the 32-bit finalizer of MurmurHash3 (Appleby, public domain), once after either is mixed in.
+    """
+    mask = 0xFFFFFFFF
+    field = torch.arange(math.prod(shape), device=seeds.device).view(1, *shape)  # int64
+    mixed = (seeds.double() * 2**32).long().view(-1, *[1] * len(shape))  # (B, 1, …)
+    for values in (mixed, field):
+        mixed = (values + (0 if values is mixed else mixed)) & mask
+        mixed = ((mixed ^ (mixed >> 16)) * 0x85EBCA6B) & mask
+        mixed = ((mixed ^ (mixed >> 13)) * 0xC2B2AE35) & mask
+        mixed = mixed ^ (mixed >> 16)
+    return mixed.double().mul_(2**-32).float().clamp_(max=1 - 2**-24)
 
 
 def _checked(color: Color) -> Color:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastcutpaste.checks import check_images
-from fastcutpaste.functional import Patches, turned_reach, uniform
+from fastcutpaste.placement import Patches, turned_reach
 from fastcutpaste.transforms import PatchTransform
 
 CANDIDATES = 16  # positions drawn for each patch
@@ -126,8 +126,12 @@ class OnForeground(PatchTransform):
         if candidates < 1:
             raise ValueError(f"OnForeground: at least 1 candidate required, got {candidates}")
         self.transform, self.foreground, self.least, self.candidates = transform, foreground, least, candidates
+        self.numbers = transform.numbers + 4 * candidates
 
-    def choose(self, images: Tensor, generator: torch.Generator | None) -> tuple[Patches, Tensor | None]:
-        patches, fill = self.transform.choose(images, generator)
-        draws = uniform((len(images), self.candidates, 4), images.device, generator)
-        return move_onto(patches, self.foreground(images), draws, self.least), fill
+    def patches(self, draws: Tensor, height: int, width: int) -> Patches:
+        raise TypeError("OnForeground: images required to find the foreground in, got draws alone")
+
+    def choose(self, images: Tensor, draws: Tensor) -> tuple[Patches, Tensor | None]:
+        own, candidates = torch.split(draws, [self.transform.numbers, 4 * self.candidates], dim=1)
+        patches, fill = self.transform.choose(images, own)
+        return move_onto(patches, self.foreground(images), candidates.view(len(images), -1, 4), self.least), fill

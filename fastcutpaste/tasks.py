@@ -5,9 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fastcutpaste.checks import check_images
 from fastcutpaste.color import JitterStrength
-from fastcutpaste.transforms import CutPaste, CutPasteScar
+from fastcutpaste.transforms import CutPaste, CutPasteScar, drawn
 
 
 class PretextBatch(NamedTuple):
@@ -22,8 +21,12 @@ class PretextTask(nn.Module):
     """Make a classification task of a list of transforms: which one, if any, was applied to the image?
 
     Args:
-        transforms: k modules whose `augment(images, generator)` gives images and masks, as those of `transforms`
-            and `baselines` do; class 0 is the untouched image, class i the i-th transform.
+        transforms: k modules whose `augment(images, generator, draws)` gives images and masks and that tell how many
+            `numbers` an image takes, as those of `transforms` and `baselines` do; class 0 is the untouched image,
+            class i the i-th transform.
+
+    Attributes:
+        numbers: how many random numbers an image takes, those of all transforms one after another.
     """
 
     def __init__(self, *transforms: nn.Module) -> None:
@@ -35,24 +38,34 @@ class PretextTask(nn.Module):
                 came = type(transform).__name__
                 raise TypeError(f"PretextTask: transforms with augment(), such as CutPaste, required, got {came}")
         self.transforms = nn.ModuleList(transforms)
+        self.numbers = sum(self._counts())
+
+    def _counts(self) -> list[int]:
+        return [int(transform.numbers) for transform in self.transforms]  # type: ignore[arg-type]
 
     @property
     def classes(self) -> int:
         """Number of classes, k + 1."""
         return len(self.transforms) + 1
 
-    def augment(self, images: Tensor, generator: torch.Generator | None = None) -> PretextBatch:
+    def augment(
+        self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None
+    ) -> PretextBatch:
         """Give the images untouched and once through each transform, class after class.
 
         Args:
             images: (B, C, H, W), uint8 0–255 or floating point 0–1; never written.
             generator: source of randomness on the images' device.
+            draws: (B, numbers) uniform in [0, 1), to be used instead of drawing.
 
         Returns:
             Images, labels and masks; the masks of class 0 are empty.
         """
-        check_images(type(self).__name__, images)
-        pasted = [transform.augment(images, generator) for transform in self.transforms]  # type: ignore[operator]
+        parts = torch.split(drawn(self, images, generator, draws), self._counts(), dim=1)
+        pasted = [
+            transform.augment(images, draws=part)  # type: ignore[operator]
+            for transform, part in zip(self.transforms, parts, strict=True)
+        ]
         nothing = torch.zeros_like(images[:, :1], dtype=torch.bool)
         labels = torch.arange(self.classes, device=images.device).repeat_interleave(len(images))
         return PretextBatch(
@@ -61,9 +74,11 @@ class PretextTask(nn.Module):
             torch.cat([nothing, *(result.mask for result in pasted)]),
         )
 
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Give the images ((k+1)·B, C, H, W) and labels ((k+1)·B,) of `augment`."""
-        batch = self.augment(images, generator)
+        batch = self.augment(images, generator, draws)
         return batch.images, batch.labels
 
 

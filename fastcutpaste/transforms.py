@@ -1,5 +1,7 @@
 """Transforms: they remember settings, call `functional` and keep nothing else."""
 
+import math
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -7,18 +9,8 @@ from torch import Tensor, nn
 
 from fastcutpaste.checks import Range, check_images
 from fastcutpaste.color import Jitter, JitterStrength, place_jitter
-from fastcutpaste.functional import (
-    DRAWS,
-    AspectDistribution,
-    Pasted,
-    Patches,
-    draw,
-    paste,
-    place_cutpaste,
-    place_scar,
-    translate,
-    uniform,
-)
+from fastcutpaste.functional import Pasted, paste, translate
+from fastcutpaste.placement import DRAWS, AspectDistribution, Patches, place_cutpaste, place_scar, uniform
 
 Source = Literal["same", "other"]
 
@@ -26,58 +18,82 @@ Source = Literal["same", "other"]
 class PatchTransform(nn.Module):
     """Paste one patch into each image of a batch: the common part of the transforms below.
 
-    Subclasses say where (`place`) and, if it is not the image itself, with what (`fill`).
+    Subclasses say where (`place`) and, if it is not the image itself, with what (`fill`); both are pure functions of
+    the drawn numbers.
 
     Args:
         p: share of the images that get a patch, 0 to 1; the others come back unchanged, with an empty mask.
+        feather: pixels from the edge over which a patch fades in; 0: a hard edge.
+
+    Attributes:
+        numbers: how many random numbers an image takes.
     """
 
-    def __init__(self, p: float = 1.0) -> None:
+    def __init__(self, p: float = 1.0, feather: float = 0.0) -> None:
         super().__init__()
         if not 0 <= p <= 1:
             raise ValueError(f"{type(self).__name__}: p from 0 to 1 required, got {p}")
-        self.p = p
+        if not 0 <= feather < math.inf:
+            raise ValueError(f"{type(self).__name__}: feather of at least 0 pixels required, got {feather}")
+        self.p, self.feather, self.numbers = p, feather, DRAWS
 
     def place(self, draws: Tensor, height: int, width: int) -> Patches:
         """Turn draws (B, DRAWS) into one patch per image of height × width pixels."""
         raise TypeError(f"{type(self).__name__}: a subclass that defines place() required")
 
-    def fill(self, images: Tensor, generator: torch.Generator | None) -> Tensor | None:
+    def fill(self, images: Tensor, draws: Tensor) -> Tensor | None:
         """Give what is pasted into images (B, C, H, W): None for the images themselves, or as `paste` takes it."""
         return None
 
-    def choose(self, images: Tensor, generator: torch.Generator | None) -> tuple[Patches, Tensor | None]:
-        """Draw and place the patches of a batch and give what fills them, for `paste`."""
-        draws = draw(len(images), images.device, generator)
-        patches = self.place(draws, images.shape[-2], images.shape[-1])
+    def patches(self, draws: Tensor, height: int, width: int) -> Patches:
+        """Give the patches of draws (B, numbers): those of `place`, empty in the share of images that gets none."""
+        patches = self.place(draws[:, :DRAWS], height, width)
         if self.p < 1:
             patches = patches._replace(height=patches.height * (draws[:, 12] < self.p))
-        return patches, self.fill(images, generator)
+        return patches._replace(feather=torch.full_like(patches.angle, self.feather)) if self.feather else patches
 
-    def augment(self, images: Tensor, generator: torch.Generator | None = None) -> Pasted:
+    def choose(self, images: Tensor, draws: Tensor) -> tuple[Patches, Tensor | None]:
+        """Give patches and fill of images (B, C, H, W) and draws (B, numbers), for `paste`."""
+        return self.patches(draws, images.shape[-2], images.shape[-1]), self.fill(images, draws)
+
+    def augment(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Pasted:
         """Augment images and tell where.
 
         Args:
             images: (B, C, H, W), uint8 0–255 or floating point 0–1, before any normalization; never written.
             generator: source of randomness on the images' device; the device's default generator if None.
+            draws: (B, numbers) uniform in [0, 1), to be used instead of drawing: the same draws, the same patches.
 
         Returns:
             Images of the same shape, dtype, device and memory format, and a bool mask (B, 1, H, W).
 
         Raises:
             TypeError: images neither uint8 nor floating point.
-            ValueError: images of another shape.
+            ValueError: images or draws of another shape.
         """
-        check_images(type(self).__name__, images)
-        return paste(images, *self.choose(images, generator))
+        return paste(images, *self.choose(images, drawn(self, images, generator, draws)))
 
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def forward(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Tensor:
         """Augment images (B, C, H, W); see `augment`, which gives the mask as well."""
-        return self.augment(images, generator).images
+        return self.augment(images, generator, draws).images
 
     def extra_repr(self) -> str:
-        settings = {k: v for k, v in vars(self).items() if not k.startswith("_") and k != "training"}
+        settings = {k: v for k, v in vars(self).items() if not k.startswith("_") and k not in ("training", "numbers")}
         return ", ".join(f"{name}={value!r}" for name, value in settings.items())
+
+
+def drawn(
+    transform: nn.Module, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None
+) -> Tensor:
+    """Check images and give the draws (B, numbers) of a transform: those that came, or new ones in one call."""
+    who = type(transform).__name__
+    check_images(who, images)
+    shape = (len(images), int(transform.numbers))  # type: ignore[arg-type]
+    if draws is None:
+        return uniform(shape, images.device, generator)
+    if tuple(draws.shape) != shape:
+        raise ValueError(f"{who}: draws of shape {shape} required, got {tuple(draws.shape)}")
+    return draws
 
 
 class CutPaste(PatchTransform):
@@ -90,6 +106,7 @@ class CutPaste(PatchTransform):
         jitter: largest change of brightness, contrast, saturation and hue of the patch.
         source: "same", the patch is cut from the image itself; "other", from its neighbour in the batch.
         p: share of the images that get a patch.
+        feather: pixels from the edge over which the patch fades in; 0, as in the paper: a hard edge.
 
     Source: Li et al. 2021, App. A.2; the defaults are the paper's.
     """
@@ -102,8 +119,9 @@ class CutPaste(PatchTransform):
         jitter: JitterStrength = 0.1,
         source: Source = "same",
         p: float = 1.0,
+        feather: float = 0.0,
     ) -> None:
-        super().__init__(p)
+        super().__init__(p, feather)
         self.area, self.aspect, self.aspect_distribution, self.jitter = area, aspect, aspect_distribution, jitter
         self.source = _checked_source(source)
         self.place(torch.empty(0, DRAWS), 1, 1)  # wrong settings fail here, not at the first batch
@@ -119,7 +137,7 @@ class CutPaste(PatchTransform):
             jitter=self.jitter,
         )
 
-    def fill(self, images: Tensor, generator: torch.Generator | None) -> Tensor | None:
+    def fill(self, images: Tensor, draws: Tensor) -> Tensor | None:
         return images.roll(1, 0) if self.source == "other" else None
 
 
@@ -134,6 +152,7 @@ class CutPasteScar(PatchTransform):
         jitter: largest change of brightness, contrast, saturation and hue of the scar.
         source: "same", the scar is cut from the image itself; "other", from its neighbour in the batch.
         p: share of the images that get a scar.
+        feather: pixels from the edge over which the scar fades in; 0, as in the paper: a hard edge.
 
     Source: Li et al. 2021, App. A.2; the defaults are the paper's.
     """
@@ -147,8 +166,9 @@ class CutPasteScar(PatchTransform):
         jitter: JitterStrength = 0.1,
         source: Source = "same",
         p: float = 1.0,
+        feather: float = 0.0,
     ) -> None:
-        super().__init__(p)
+        super().__init__(p, feather)
         self.scar_width, self.scar_length, self.rotation = scar_width, scar_length, rotation
         self.reference, self.jitter, self.source = reference, jitter, _checked_source(source)
         self.place(torch.empty(0, DRAWS), 1, 1)
@@ -165,7 +185,7 @@ class CutPasteScar(PatchTransform):
             jitter=self.jitter,
         )
 
-    def fill(self, images: Tensor, generator: torch.Generator | None) -> Tensor | None:
+    def fill(self, images: Tensor, draws: Tensor) -> Tensor | None:
         return images.roll(1, 0) if self.source == "other" else None
 
 
@@ -184,24 +204,42 @@ class OneOf(PatchTransform):
             if not isinstance(transform, PatchTransform):
                 raise TypeError(f"OneOf: transforms that paste a patch required, got {type(transform).__name__}")
         self.transforms = nn.ModuleList(transforms)
+        self.numbers = 1 + max(transform.numbers for transform in transforms)
 
-    def choose(self, images: Tensor, generator: torch.Generator | None) -> tuple[Patches, Tensor | None]:
-        choice = uniform((len(images),), images.device, generator) * len(self.transforms)
-        chosen = [transform.choose(images, generator) for transform in self.transforms]  # type: ignore[operator]
-        jittered = any(patches.jitter is not None for patches, _ in chosen)
-        filled = any(fill is not None for _, fill in chosen)
-        result: tuple[Tensor, ...] = ()
-        for i, (patches, fill) in enumerate(chosen):
-            fields = [*patches[:-1], *(_jitter_of(patches) if jittered else ())]
-            if filled:
-                fields.append((images if fill is None else fill).expand_as(images))
-            here = choice >= i
-            result = tuple(
-                torch.where(here.view(-1, *[1] * (new.ndim - 1)), new, old)
-                for new, old in zip(fields, result or fields, strict=True)
-            )
-        jitter = Jitter._make(result[7:12]) if jittered else None
-        return Patches._make([*result[:7], jitter]), result[-1] if filled else None
+    def patches(self, draws: Tensor, height: int, width: int) -> Patches:
+        return self._pick(draws, [member.patches(part, height, width) for member, part in self._members(draws)])
+
+    def choose(self, images: Tensor, draws: Tensor) -> tuple[Patches, Tensor | None]:
+        chosen = [member.choose(images, part) for member, part in self._members(draws)]
+        patches = self._pick(draws, [patches for patches, _ in chosen])
+        if all(fill is None for _, fill in chosen):
+            return patches, None
+        fills = [(images if fill is None else fill).expand_as(images) for _, fill in chosen]
+        return patches, self._pick_tensor(draws, fills)
+
+    def _members(self, draws: Tensor) -> Iterator[tuple[PatchTransform, Tensor]]:
+        """Give each transform and its draws: the same for all, since each image takes its patch from one of them."""
+        for transform in self.transforms:
+            yield transform, draws[:, 1 : 1 + transform.numbers]  # type: ignore[misc, operator]
+
+    def _pick(self, draws: Tensor, options: list[Patches]) -> Patches:
+        if any(patches.jitter is not None for patches in options):
+            options = [patches._replace(jitter=_jitter_of(patches)) for patches in options]
+        if any(patches.feather is not None for patches in options):
+            options = [patches._replace(feather=_feather_of(patches)) for patches in options]
+        fields: list[list[Tensor]] = [[] for _ in options]
+        for found, patches in zip(fields, options, strict=True):
+            patches.map(lambda field, found=found: (found.append(field), field)[1])  # type: ignore[misc]
+        picked = iter([self._pick_tensor(draws, list(tensors)) for tensors in zip(*fields, strict=True)])
+        return options[0].map(lambda _: next(picked))
+
+    def _pick_tensor(self, draws: Tensor, options: list[Tensor]) -> Tensor:
+        """Take each image's part (B, …) of the option its first number points at."""
+        choice = (draws[:, 0] * len(options)).view(-1, *[1] * (options[0].ndim - 1))
+        picked = options[0]
+        for i, option in enumerate(options[1:], start=1):
+            picked = torch.where(choice >= i, option, picked)
+        return picked
 
 
 class BaseAugmentation(nn.Module):
@@ -218,17 +256,16 @@ class BaseAugmentation(nn.Module):
         super().__init__()
         if not 0 <= shift < 1:
             raise ValueError(f"BaseAugmentation: shift from 0 to below 1 required, got {shift}")
-        self.shift, self.jitter = shift, jitter
+        self.shift, self.jitter, self.numbers = shift, jitter, 7
         place_jitter(torch.empty(0, 5), jitter)
 
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def forward(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Tensor:
         """Augment images (B, C, H, W), uint8 0–255 or floating point 0–1; shape, dtype and format are kept."""
-        check_images("BaseAugmentation", images)
+        draws = drawn(self, images, generator, draws)
         height, width = images.shape[-2:]
-        draws = draw(len(images), images.device, generator)
         if self.shift:
             images = translate(images, (draws[:, :2] * 2 - 1) * self.shift)
-        jitter = place_jitter(draws[:, 7:12], self.jitter)
+        jitter = place_jitter(draws[:, 2:7], self.jitter)
         if jitter is None:
             return images
         zero = torch.zeros_like(draws[:, 0], dtype=torch.int64)
@@ -251,3 +288,7 @@ def _jitter_of(patches: Patches) -> Jitter:
         return patches.jitter
     one, zero = torch.ones_like(patches.angle), torch.zeros_like(patches.angle)
     return Jitter(one, one, one, zero, zero)
+
+
+def _feather_of(patches: Patches) -> Tensor:
+    return torch.zeros_like(patches.angle) if patches.feather is None else patches.feather

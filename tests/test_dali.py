@@ -1,4 +1,4 @@
-"""The DALI adapter against `functional.paste` and `functional.place_*`, with the parameters DALI itself returned."""
+"""The DALI adapter against `functional.paste` and `placement.place_*`, with the parameters DALI itself returned."""
 
 import importlib.util
 import sys
@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from fastcutpaste.color import Jitter
-from fastcutpaste.functional import Patches, draw, paste, place_cutpaste, place_scar
+from fastcutpaste.functional import paste
+from fastcutpaste.placement import Patches, draw, place_cutpaste, place_scar
 
 pytest.importorskip("nvidia.dali")
 

@@ -5,7 +5,7 @@ import torch
 
 from fastcutpaste import CutPaste, OnForeground, draw, place_cutpaste, place_scar
 from fastcutpaste.foreground import move_onto, unlike_border
-from fastcutpaste.functional import turned_reach
+from fastcutpaste.placement import turned_reach
 
 BATCH, HEIGHT, WIDTH = 64, 80, 120
 

@@ -12,7 +12,9 @@ from reference import STEPS, OnePatch, one_patch, paste_reference, paste_with_pi
 from torch.testing import assert_close
 from torchvision.transforms.v2 import functional as tv
 
-from fastcutpaste.functional import Jitter, Patches, paste
+from fastcutpaste.color import Jitter
+from fastcutpaste.functional import paste
+from fastcutpaste.placement import Patches
 
 FLOATS = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 SHAPES = [(6, 3, 40, 57), (6, 3, 57, 40), (6, 1, 33, 33), (6, 4, 24, 48), (6, 2, 48, 24)]

@@ -10,7 +10,8 @@ from torch.testing import assert_close
 from torchvision.transforms.v2 import functional as tv
 
 from fastcutpaste.color import Jitter, normalize, place_jitter
-from fastcutpaste.functional import DRAWS, draw, place_cutpaste, place_scar, translate
+from fastcutpaste.functional import translate
+from fastcutpaste.placement import DRAWS, draw, place_cutpaste, place_scar
 
 SIZES = [(64, 64), (64, 65), (90, 64), (64, 400), (500, 64), (256, 256), (224, 320)]
 LARGEST = 1 - 2**-24  # the largest float32 below 1

@@ -11,7 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastcutpaste import BaseAugmentation, Cutout, CutPaste, CutPasteScar, OneOf, QuarterTurn, Scar
 from fastcutpaste.baselines import plain_color
-from fastcutpaste.functional import _paste_grid, draw, place_cutpaste, place_scar
+from fastcutpaste.functional import _paste_grid
+from fastcutpaste.placement import draw, place_cutpaste, place_scar
 from fastcutpaste.transforms import PatchTransform
 
 PATCH_TRANSFORMS = {

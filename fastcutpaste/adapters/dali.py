@@ -16,7 +16,7 @@ import torch
 
 from fastcutpaste.checks import Range
 from fastcutpaste.color import Jitter, JitterStrength
-from fastcutpaste.functional import DRAWS, AspectDistribution, Patches, place_cutpaste, place_scar
+from fastcutpaste.placement import DRAWS, AspectDistribution, Patches, place_cutpaste, place_scar
 
 OLDEST = (1, 52)  # its executor is the first to give the shape of GPU images to CPU operators without being asked to
 

@@ -8,16 +8,14 @@ The host decides which images get a patch, keeps the drawn numbers in `_params` 
 places, and pastes with the same op as everywhere else.
 """
 
-from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastcutpaste.baselines import Cutout, Scar
-from fastcutpaste.functional import DRAWS, Patches, paste, uniform
-from fastcutpaste.transforms import OneOf, PatchTransform
+from fastcutpaste.functional import paste
+from fastcutpaste.placement import uniform
+from fastcutpaste.transforms import PatchTransform
 
 OLDEST = "0.8"  # kornia whose hooks `generate_parameters`, `apply_transform` and `apply_transform_mask` are used below
 
@@ -45,9 +43,9 @@ class KorniaAugmentation(IntensityAugmentationBase2D):  # type: ignore[misc]  # 
     labels pass through. Images are floating point 0–1, so put it before `Normalize`: that an image was normalized
     cannot be seen.
 
-    The drawn numbers are in `_params`, uniform in [0, 1) and one row for each image: "draws" (B, DRAWS) are those of
-    `place`, "choice" (B,) picks the member of a OneOf, "color" (B, C) is a random color. `augment(other_images,
-    params=augment._params)` pastes at the same places of other images. Numbers come from torch's default generator of
+    The drawn numbers are in `_params["draws"]` (B, numbers), uniform in [0, 1), one row for each image.
+    `augment(other_images, params=augment._params)` pastes at the same places of other images. Numbers come from torch's
+    default generator of
     the images' device when the augmentation is called by itself. A container draws before it hands over any image, on
     the device the augmentation was moved to: `AugmentationSequential(...).to("cuda")`, else the CPU, as kornia does,
     from where they are carried over without waiting.
@@ -64,7 +62,7 @@ class KorniaAugmentation(IntensityAugmentationBase2D):  # type: ignore[misc]  # 
         TypeError: no patch transform; in use, images that are not floating point.
         ValueError: p out of bounds; in use, images of another shape.
 
-    Cost: one paste of the batch for each member of a OneOf, otherwise one. With kornia 0.9, images that p leaves out
+    Cost: one paste of the batch. With kornia 0.9, images that p leaves out
         are pasted into and then dropped, as in kornia's own augmentations.
     """
 
@@ -93,42 +91,25 @@ class KorniaAugmentation(IntensityAugmentationBase2D):  # type: ignore[misc]  # 
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> Params:
         """Draw the numbers of a batch of shape (B, C, H, W)."""
-        batch, channels = batch_shape[:2]
-        rows = 1 if self.same_on_batch else batch
-        numbers = uniform((rows, DRAWS + 1 + channels), self.device or "cpu").expand(batch, -1)
-        draws, choice, color = torch.split(numbers, [DRAWS, 1, channels], dim=1)
-        return {"draws": draws, "choice": choice[:, 0], "color": color}
+        rows = 1 if self.same_on_batch else batch_shape[0]
+        draws = uniform((rows, self.patch_transform.numbers), self.device or "cpu")
+        return {"draws": draws.expand(batch_shape[0], -1)}
 
     def apply_transform(
         self, input: Tensor, params: Params, flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         """Paste into images (B, C, H, W) what the params say."""
-        for member, patches in self._place(input, params):
-            if isinstance(member, Cutout | Scar) and member.color == "random":
-                color = params["color"].to(input.device, input.dtype, non_blocking=True)
-                fill: Tensor | None = color[:, :, None, None]  # (B, C, 1, 1)
-            else:
-                fill = member.fill(input, None)
-            input = paste(input, patches, fill).images
-        return input
+        draws = params["draws"].to(input.device, non_blocking=True)
+        return self.patch_transform.augment(input, draws=draws).images
 
     def apply_transform_mask(
         self, input: Tensor, params: Params, flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         """Set the pasted pixels of masks (B, C, H, W)."""
-        for _, patches in self._place(input, params):
-            pasted = paste(input[:, :1], patches._replace(jitter=None)).mask  # (B, 1, H, W)
-            input = torch.where(pasted, self.mask_value, input)
-        return input
-
-    def _place(self, images: Tensor, params: Params) -> Iterator[tuple[PatchTransform, Patches]]:
-        """Give each member of a OneOf, or the transform itself, and its patches: of height 0 where it is not chosen."""
-        draws = params["draws"].to(images.device, non_blocking=True)
-        choice = params["choice"].to(images.device, non_blocking=True)
-        for member, low, high in _shares(self.patch_transform):
-            patches = member.place(draws, images.shape[-2], images.shape[-1])
-            here = (low <= choice) & (choice < high) & (draws[:, 12] < member.p)
-            yield member, patches._replace(height=patches.height * here)
+        draws = params["draws"].to(input.device, non_blocking=True)
+        patches = self.patch_transform.patches(draws, input.shape[-2], input.shape[-1])
+        pasted = paste(input[:, :1], patches._replace(jitter=None, feather=None)).mask  # (B, 1, H, W)
+        return torch.where(pasted, self.mask_value, input)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         # Only from some version after 0.8.0 on does kornia draw where .to(), .cuda() or a container's .to() moved it.
@@ -139,18 +120,3 @@ class KorniaAugmentation(IntensityAugmentationBase2D):  # type: ignore[misc]  # 
     def __repr__(self) -> str:
         settings = f"p={self.p}, same_on_batch={self.same_on_batch}, keepdim={self.keepdim}"
         return f"{type(self).__name__}({self.patch_transform!r}, {settings}, mask_value={self.mask_value})"
-
-
-def _shares(
-    transform: PatchTransform, low: float = 0.0, high: float = 1.0
-) -> list[tuple[PatchTransform, float, float]]:
-    """Divide low … high evenly between the members of a OneOf, and each part between theirs where those are OneOf too.
-
-    `OneOf.choose` draws and places at once; a host that replays needs the two apart.
-    """
-    if not isinstance(transform, OneOf):
-        return [(transform, low, high)]
-    count = len(transform.transforms)
-    bounds = [*(low + (high - low) * i / count for i in range(count)), high]
-    parts = zip(transform.transforms, pairwise(bounds), strict=True)
-    return [share for member, part in parts for share in _shares(member, *part)]  # type: ignore[arg-type]

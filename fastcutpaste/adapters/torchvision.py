@@ -6,13 +6,13 @@ The host decides what of a sample is an image, and walks dicts, tuples and lists
 of the sample and pastes it with the same op as everywhere else.
 """
 
+import math
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fastcutpaste.checks import check_images
-from fastcutpaste.functional import Patches, paste
+from fastcutpaste.placement import uniform
 from fastcutpaste.transforms import PatchTransform
 
 OLDEST = "0.24"  # torchvision whose hooks `make_params` and `transform`, and whose types, are those used below
@@ -79,17 +79,14 @@ class V2Transform(v2.Transform):  # type: ignore[misc]  # torchvision has no typ
         images = [_to_tensor(item) for item in found]
         _check(images, masks, flat_inputs)
         leading, size = images[0].shape[:-3], images[0].shape[-2:]
-        # One image takes the default generator, as the transform alone would. Several replay the same numbers, because
-        # a fill (the mean color, the image itself) is each image's own.
-        seed = int(torch.randint(2**62, ())) if len(images) > 1 else None
-        patches: Patches | None = None
+        draws = uniform(
+            (math.prod(leading), self.patch_transform.numbers), images[0].device
+        )  # the same for all images of a sample
         results: dict[int, Tensor] = {}
+        mask = draws
         for item, image in zip(found, images, strict=True):
             batch = image.flatten(0, -4) if image.ndim > 3 else image[None]  # (..., C, H, W) → (B, C, H, W)
-            generator = None if seed is None else torch.Generator(batch.device).manual_seed(seed)
-            chosen, fill = self.patch_transform.choose(batch, generator)
-            patches = chosen if patches is None else patches
-            pasted, mask = paste(batch, patches, fill)
+            pasted, mask = self.patch_transform.augment(batch, draws=draws.to(batch.device))
             results[id(item)] = pasted.reshape(image.shape)
         return {"images": results, "mask": mask.reshape(*leading, 1, *size)}
 
