@@ -7,13 +7,14 @@ and that through the grey alone. What is left is one hue rotation and one affine
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fastcutpaste.checks import check_images, memory_format_of
 
+CHUNK = 65_536  # values
 GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # of red, green and blue: ITU-R 601, as torchvision rounds it
 JitterStrength = float | tuple[float, float, float, float]
 
@@ -32,16 +33,16 @@ class Jitter(NamedTuple):
         return Jitter._make(change(field) for field in self)
 
 
-def place_jitter(draws: Tensor, strength: JitterStrength) -> Jitter | None:
+def place_jitter(drawn: Any, strength: JitterStrength) -> Jitter | None:
     """Turn uniform numbers into jitter factors.
 
     Args:
-        draws: (B, 5) uniform numbers in [0, 1).
+        drawn: five uniform numbers in [0, 1): tensors (B,) each, or Python numbers.
         strength: largest change of brightness, contrast and saturation (factors 1 ± strength) and of hue (turns,
             at most 0.5), one number for all four or one for each.
 
     Returns:
-        Jitter, or None where the strength is 0 throughout.
+        Jitter of what came, tensors or numbers; or None where the strength is 0 throughout.
 
     Raises:
         ValueError: a strength out of bounds.
@@ -53,14 +54,8 @@ def place_jitter(draws: Tensor, strength: JitterStrength) -> Jitter | None:
         )
     if max(strengths) == 0:
         return None
-    change = draws[:, :4] * 2 - 1  # (B, 4), -1 to 1
-    return Jitter(
-        brightness=1 + change[:, 0] * strengths[0],
-        contrast=1 + change[:, 1] * strengths[1],
-        saturation=1 + change[:, 2] * strengths[2],
-        hue=change[:, 3] * strengths[3],
-        order=draws[:, 4],
-    )
+    change = [(drawn[i] * 2 - 1) * strengths[i] for i in range(4)]  # -strength to strength
+    return Jitter(1 + change[0], 1 + change[1], 1 + change[2], change[3], drawn[4])
 
 
 def rotate_hue(pixels: Tensor, turns: Tensor) -> Tensor:
@@ -145,16 +140,32 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype = to
     scale, offset = 1 / (std * full), mean / std  # (C,)
     if images.device.type != "cpu" or torch.compiler.is_compiling():
         return (images * scale.view(-1, 1, 1) - offset.view(-1, 1, 1)).to(dtype)
-    # On a CPU a fresh result costs more than the arithmetic, conversion and product in one step are slow, and so is
-    # arithmetic that repeats along the innermost dimension; each was measured to take twice as long.
-    values = images.to(torch.promote_types(images.dtype if full == 1 else torch.float32, torch.float32), copy=True)
+    return _normalize_on_cpu(images, scale, offset).to(dtype)
+
+
+def _normalize_on_cpu(images: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
+    """Give images · scale - offset, channel by channel, float32 (or float64 as the images).
+
+    A core reads and writes the fresh result once: conversion and arithmetic go over `CHUNK` values while they are in
+    its cache. In one step, or over the whole batch at once, either takes twice as long.
+    """
+    result = torch.empty_like(images, dtype=torch.promote_types(images.dtype, torch.float32))
     if memory_format_of(images) == torch.channels_last:
-        rows, width = values.permute(0, 2, 3, 1), images.shape[-1]  # (B, H, W, C), contiguous
-        rows.flatten(2).mul_(scale.repeat(width)).sub_(offset.repeat(width))  # (B, H, W·C)
-    else:
-        for image in values:  # small enough to stay in the cache
-            image.mul_(scale.view(-1, 1, 1)).sub_(offset.view(-1, 1, 1))
-    return values.to(dtype)
+        count = max(1, CHUNK // images[0].numel()) if len(images) else 1
+        width = images.shape[-1]
+        scales, offsets = scale.repeat(width), -offset.repeat(width)  # (W·C,), as pixels lie in memory
+        parts = zip(torch.split(images, count), torch.split(result, count), strict=True)
+        for part, target in parts:
+            rows = target.permute(0, 2, 3, 1).flatten(2)  # (n, H, W·C), a view
+            torch.addcmul(offsets, rows.copy_(part.permute(0, 2, 3, 1).flatten(2)), scales, out=rows)
+        return result
+    count = max(1, CHUNK // max(images[0, 0].numel(), 1)) if len(images) else 1
+    factors, shifts = scale.tolist(), (-offset).unbind()
+    for part, target in zip(torch.split(images, count), torch.split(result, count), strict=True):
+        for channel, (factor, shift) in enumerate(zip(factors, shifts, strict=True)):
+            plane = target[:, channel].copy_(part[:, channel])  # (n, H, W)
+            torch.add(shift, plane, alpha=factor, out=plane)
+    return result
 
 
 def _grey(pixels: Tensor) -> Tensor:

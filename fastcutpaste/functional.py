@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastcutpaste.checks import check_images, memory_format_of
 from fastcutpaste.color import greys, recolor, rotate_hue
-from fastcutpaste.placement import Patches, cosine_and_sine, uniform
+from fastcutpaste.placement import Patches, uniform
 from fastcutpaste.slices import paste_slices
 
 
@@ -19,7 +19,7 @@ class Pasted(NamedTuple):
 
 
 def paste(images: Tensor, patches: Patches, fill: Tensor | None = None) -> Pasted:
-    """Paste one patch into each image.
+    """Paste one patch into each image, or several copies of the batch each with patches of its own.
 
     Turned patches are read by inverse mapping, nearest pixel, so that no corner is left black. Colour jitter follows
     torchvision's ColorJitter on the patch alone (contrast about the patch's own mean grey), except that values are
@@ -27,12 +27,13 @@ def paste(images: Tensor, patches: Patches, fill: Tensor | None = None) -> Paste
 
     Args:
         images: (B, C, H, W), uint8 0–255 or floating point 0–1; never written.
-        patches: one patch per image, fields of shape (B,) on the images' device.
-        fill: what is pasted: None, the image itself; (B, C, H, W), other images to cut from; (B, C, 1, 1), a color.
+        patches: fields of shape (k·B,) on the images' device: one patch per image, or k, copy after copy of the batch.
+        fill: what is pasted: None, the image itself; (k·B, C, H, W), other images to cut from; (k·B, C, 1, 1), a color.
 
     Returns:
-        Images of the same shape, dtype, device and memory format, and the mask of the pasted pixels. With three
-        channels all four steps of the jitter apply; otherwise brightness and contrast, grey being the channel mean.
+        Images (k·B, C, H, W) of the same dtype, device and memory format, each with one patch, and the mask of the
+        pasted pixels. With three channels all four steps of the jitter apply; otherwise brightness and contrast, grey
+        being the channel mean.
 
     Raises:
         TypeError: images neither uint8 nor floating point.
@@ -112,21 +113,22 @@ def _paste_grid(images: Tensor, patches: Patches, fill: Tensor | None) -> Pasted
     height, width = images.shape[-2:]
     rows = torch.arange(height, device=images.device).view(1, 1, -1, 1)
     columns = torch.arange(width, device=images.device).view(1, 1, 1, -1)
-    patches = patches.map(lambda field: field.view(-1, 1, 1, 1))  # fields (B, 1, 1, 1)
-    down, across, mask = _locate(rows, columns, patches)  # (B, 1, H, W)
-    source = images if fill is None else fill
+    patches = patches.map(lambda field: field.view(-1, 1, 1, 1))  # fields (N, 1, 1, 1), N = k·B
+    below = _copies_of(images, len(patches.y))  # (N, C, H, W)
+    down, across, mask = _locate(rows, columns, patches)  # (N, 1, H, W)
+    source = below if fill is None else fill
     is_color = source.shape[-2:] == (1, 1) != images.shape[-2:]
     row = (patches.source_y + down.floor().long()).clamp(0, height - 1)
     column = (patches.source_x + across.floor().long()).clamp(0, width - 1)
-    pixels = source if is_color else _pixels_at(source, row, column)  # (B, C, H, W), a color (B, C, 1, 1)
+    pixels = source if is_color else _pixels_at(images if fill is None else fill, row, column)  # (N, C, H or 1, W or 1)
     if patches.jitter is not None:
         values = source.to(_compute_dtype(images))
-        _, grey = greys(values, rotate_hue(values, patches.jitter.hue), patches.jitter)  # (B, 1, H, W)
+        _, grey = greys(values, rotate_hue(values, patches.jitter.hue), patches.jitter)  # (N, 1, H, W)
         if not is_color:
             upright = patches._replace(y=patches.source_y, x=patches.source_x, angle=torch.zeros_like(patches.angle))
             cut_out = _locate(rows, columns, upright)[2]
             count = (patches.height * patches.width).clamp(min=1)
-            grey = torch.where(cut_out, grey, 0).sum((-2, -1), keepdim=True) / count  # (B, 1, 1, 1)
+            grey = torch.where(cut_out, grey, 0).sum((-2, -1), keepdim=True) / count  # (N, 1, 1, 1)
         values = pixels.to(values.dtype)
         rotated = rotate_hue(values, patches.jitter.hue)
         pixels = recolor(rotated, greys(values, rotated, patches.jitter)[0], grey, patches.jitter, images.dtype)
@@ -135,11 +137,15 @@ def _paste_grid(images: Tensor, patches: Patches, fill: Tensor | None) -> Pasted
             torch.minimum(down, patches.height - down), torch.minimum(across, patches.width - across)
         )  # distance of each pixel's centre from the nearest edge
         share = torch.where(patches.feather > 0, edge / patches.feather.clamp(min=1e-6), 1).clamp(max=1)
-        below = images.to(_compute_dtype(images))
-        blended = below + share * (pixels - below)
+        blended = below + share * (pixels - below.to(_compute_dtype(images)))
         pixels = (blended.round() if images.dtype == torch.uint8 else blended).to(images.dtype)
-    pasted = torch.where(mask, pixels, images)
+    pasted = torch.where(mask, pixels, below)
     return Pasted(pasted.contiguous(memory_format=memory_format_of(images)), mask)
+
+
+def _copies_of(images: Tensor, count: int) -> Tensor:
+    """Give the batch (B, …) as often as it takes to have `count` images: (count, …)."""
+    return images if count == len(images) else images.repeat(count // len(images), 1, 1, 1)
 
 
 def _locate(rows: Tensor, columns: Tensor, patches: Patches) -> tuple[Tensor, Tensor, Tensor]:
@@ -149,7 +155,10 @@ def _locate(rows: Tensor, columns: Tensor, patches: Patches) -> tuple[Tensor, Te
         Distances from the patch's upper and left edge, pixels, and whether they lie inside it.
     """
     half_height, half_width = (patches.height - 1) / 2, (patches.width - 1) / 2
-    cosine, sine = cosine_and_sine(patches.angle)
+    radians = patches.angle.deg2rad()
+    cosine, sine = radians.cos(), radians.sin()
+    # float32 gives -4e-8 of a right angle; where height + width is odd every pixel is then a tie, and the patch torn.
+    cosine = torch.where(cosine.abs() < 1e-6, 0, cosine)
     dy, dx = rows - patches.y - half_height, columns - patches.x - half_width
     down = dx * sine + dy * cosine + half_height + 0.5
     across = dx * cosine - dy * sine + half_width + 0.5
@@ -158,8 +167,9 @@ def _locate(rows: Tensor, columns: Tensor, patches: Patches) -> tuple[Tensor, Te
 
 
 def _pixels_at(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Read (B, C, h, w) from images at rows and columns that broadcast to (B, 1, h, w)."""
-    batch = torch.arange(images.shape[0], device=images.device).view(-1, 1, 1, 1)
+    """Read (N, C, h, w) from images (B, C, H, W), N = k·B, at rows and columns that broadcast to (N, 1, h, w)."""
+    batch = torch.arange(rows.shape[0], device=images.device).view(-1, 1, 1, 1)
+    batch = batch if len(rows) == len(images) else batch % len(images)
     channel = torch.arange(images.shape[1], device=images.device).view(1, -1, 1, 1)
     return images[batch, channel, rows, columns]
 
@@ -175,17 +185,21 @@ def _pays_for_bytes(images: Tensor) -> bool:
 
 
 def _check_patches(images: Tensor, patches: Patches, fill: Tensor | None) -> None:
-    fields = [*patches.geometry, *(patches.jitter or ()), *([] if patches.feather is None else [patches.feather])]
-    for field in fields:
-        if field.shape != (len(images),):
-            came = len(field) if field.ndim == 1 else tuple(field.shape)
-            raise ValueError(f"paste: one patch per image required, got {came} patches for {len(images)} images")
+    count = len(patches.y) if patches.y.ndim == 1 else -1
+    if count < len(images) or count % max(len(images), 1) or (count > 0 and not len(images)):
+        came = count if count >= 0 else tuple(patches.y.shape)
+        raise ValueError(
+            f"paste: one patch per image, or k for each, required, got {came} patches for {len(images)} images"
+        )
+    for field in patches.tensors:
+        if field.shape != (count,):
+            raise ValueError(f"paste: fields of shape ({count},) like y required, got {tuple(field.shape)}")
         if field.device != images.device:
             raise ValueError(f"paste: patches on {images.device} like the images required, got {field.device}")
     if fill is not None:
-        color = (*images.shape[:2], 1, 1)
-        if fill.shape not in (images.shape, color):
-            raise ValueError(f"paste: fill of shape {tuple(images.shape)} or {color} required, got {tuple(fill.shape)}")
+        shapes = ((count, *images.shape[1:]), (count, images.shape[1], 1, 1))
+        if fill.shape not in shapes:
+            raise ValueError(f"paste: fill of shape {shapes[0]} or {shapes[1]} required, got {tuple(fill.shape)}")
         if fill.dtype != images.dtype or fill.device != images.device:
             raise ValueError(
                 f"paste: fill of {images.dtype} on {images.device} required, got {fill.dtype} on {fill.device}"

@@ -1,9 +1,12 @@
-"""Paste on a CPU: image by image, in NumPy, touching the pixels of the patch alone.
+"""Paste on a CPU: in NumPy, touching the pixels of the patches alone.
 
-A core pays for bytes and for calls: on 3 × 256² pixels the whole-image path of `functional` takes some thirty times as
-long, and the same steps in torch twice as long, because NumPy's calls are shorter and write where they are told.
+A core pays for bytes and for calls. On 3 × 256² pixels the whole-image path of `functional` takes some thirty times as
+long. Small patches are recolored together, since a call costs as much for two hundred pixels as for two thousand; more
+than `GROUP` pixels are not, so that they stay in the core's cache. What is one number a patch is a Python number.
 """
 
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,121 +15,191 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastcutpaste.color import GREY_WEIGHTS
-from fastcutpaste.placement import Patches, cosine_and_sine
+from fastcutpaste.placement import Patches
 
 Array = NDArray[Any]
-_THIRDS = np.array([0, 2, 4], np.float32)[:, None, None]  # hue of red, green and blue, in sixths of a turn
+GROUP = 8_192  # pixels
 
 
 def paste_slices(images: Tensor, patches: Patches, fill: Tensor | None) -> tuple[Tensor, Tensor]:
     """Do what `functional.paste` does, for checked images (B, C, H, W) of uint8, float32 or float64 on a CPU."""
-    height, width = images.shape[-2:]
-    pasted, mask = images.clone(), torch.zeros(len(images), 1, height, width, dtype=torch.bool)
-    source = (images if fill is None else fill).detach().numpy()
-    targets, masks = pasted.numpy(), mask.numpy()
-    geometry = [field.tolist() for field in (*patches.geometry, *cosine_and_sine(patches.angle))]
+    count, (channels, height, width) = len(patches.y), images.shape[1:]
+    pasted = torch.cat([images] * (count // len(images))) if len(images) else images.clone()  # (count, C, H, W)
+    mask = torch.zeros(count, height, width, dtype=torch.bool)
+    source, targets, masks = (images if fill is None else fill).detach().numpy(), pasted.numpy(), mask.numpy()
+    is_color = source.shape[2:] != (height, width)
+    geometry = list(zip(*(field.tolist() for field in patches.geometry), strict=True))
+    feathers = [0.0] * count if patches.feather is None else patches.feather.tolist()
     jitters = None if patches.jitter is None else list(zip(*(field.tolist() for field in patches.jitter), strict=True))
-    feathers = None if patches.feather is None else patches.feather.tolist()
-    for b, (source_y, source_x, y, x, h, w, angle, cosine, sine) in enumerate(zip(*geometry, strict=True)):
-        if h == 0 or w == 0:
-            continue
-        pixels = source[b]
-        if pixels.shape[1:] == (height, width):
-            pixels = pixels[:, source_y : source_y + h, source_x : source_x + w]  # (C, h, w)
+    for group in _groups(geometry):
+        pieces: list[Array] = []  # (C, h·w) each
+        for b in group:
+            i, j, _, _, h, w, _ = geometry[b]
+            piece = source[b % len(source)]
+            piece = np.broadcast_to(piece, (channels, h, w)) if is_color else piece[:, i : i + h, j : j + w]
+            pieces.append(piece.reshape(channels, h * w))
         if jitters is not None:
-            pixels = _recolored(pixels, *jitters[b])
-        pixels = np.broadcast_to(pixels, (len(pixels), h, w))
-        # A turned patch reaches beyond its upright rectangle by half of what its box is larger.
-        tall, wide = abs(cosine) * h + abs(sine) * w, abs(sine) * h + abs(cosine) * w
-        beyond_y, beyond_x = (int((tall - h) / 2) + 1, int((wide - w) / 2) + 1) if angle else (0, 0)
-        top, bottom = max(y - beyond_y, 0), min(y + h + beyond_y, height)
-        left, right = max(x - beyond_x, 0), min(x + w + beyond_x, width)
-        if top >= bottom or left >= right:
-            continue  # wholly outside
-        target, marked = targets[b, :, top:bottom, left:right], masks[b, 0, top:bottom, left:right]
-        feather = 0.0 if feathers is None else feathers[b]
-        if angle == 0 and feather == 0:
-            target[...] = pixels[:, top - y : bottom - y, left - x : right - x]
-            marked[...] = True
+            pieces = recolored(pieces, [jitters[b] for b in group])
+        for b, piece in zip(group, pieces, strict=True):
+            _, _, y, x, h, w, angle = geometry[b]
+            if angle == 0 and feathers[b] == 0:
+                top, bottom, left, right = max(y, 0), min(y + h, height), max(x, 0), min(x + w, width)
+                if top >= bottom or left >= right:
+                    continue  # wholly outside
+                patch = piece.reshape(channels, h, w)
+                targets[b, :, top:bottom, left:right] = patch[:, top - y : bottom - y, left - x : right - x]
+                masks[b, top:bottom, left:right] = True
+            else:
+                _paste_mapped(targets[b], masks[b], piece, y, x, h, w, angle, feathers[b])
+    return pasted, mask[:, None]
+
+
+def _groups(geometry: list[Any]) -> Iterator[list[int]]:
+    """Give lists of the patches that hold any pixel, of at most `GROUP` pixels together or one alone."""
+    group: list[int] = []
+    held = 0
+    for b, (_, _, _, _, h, w, _) in enumerate(geometry):
+        if h * w == 0:
             continue
-        dy = np.arange(top - y, bottom - y, dtype=np.float32)[:, None] - (h - 1) / 2
-        dx = np.arange(left - x, right - x, dtype=np.float32) - (w - 1) / 2
-        down = dx * sine + dy * cosine + (h - 1) / 2 + 0.5  # (rows, columns), from the patch's upper edge
-        across = dx * cosine - dy * sine + (w - 1) / 2 + 0.5  # from its left edge
-        inside = (down >= 0) & (down < h) & (across >= 0) & (across < w)
-        down, across = down[inside], across[inside]  # (n,), the pasted pixels
-        values = pixels[:, down.astype(np.int64), across.astype(np.int64)]  # (C, n)
-        if feather:
-            edge = np.minimum(np.minimum(down, h - down), np.minimum(across, w - across))
-            below = target[:, inside].astype(_compute_type(target))
-            values = below + np.minimum(edge / np.float32(feather), 1) * (values - below)
-            values = np.rint(values) if target.dtype == np.uint8 else values
-        target[:, inside] = values
-        marked[...] = inside
-    return pasted, mask
+        if group and held + h * w > GROUP:
+            yield group
+            group, held = [], 0
+        group.append(b)
+        held += h * w
+    if group:
+        yield group
 
 
-def _recolored(pixels: Array, brightness: float, contrast: float, saturation: float, hue: float, order: float) -> Array:
-    """Apply `color.rotate_hue` and `color.recolor` to one patch (C, h, w), whose mean grey contrast turns about."""
+def _paste_mapped(
+    target: Array, marked: Array, patch: Array, y: int, x: int, h: int, w: int, angle: float, feather: float
+) -> None:
+    """Paste a turned or feathered patch (C, h·w): each pixel of the box around it is mapped back into the patch.
+
+    Args:
+        target: (C, H, W), written.
+        marked: (H, W) bool, written.
+        patch: upright and recolored.
+        y, x, h, w, angle: of `Patches`.
+        feather: pixels.
+    """
+    radians = math.radians(angle)
+    cosine, sine = math.cos(radians), math.sin(radians)
+    cosine = 0.0 if abs(cosine) < 1e-6 else cosine  # a right angle's, see `functional`
+    half_h, half_w = (h - 1) / 2, (w - 1) / 2
+    reach_y = math.ceil((abs(cosine) * h + abs(sine) * w) / 2 + 0.5)  # of the box from the centre
+    reach_x = math.ceil((abs(sine) * h + abs(cosine) * w) / 2 + 0.5)
+    middle_y, middle_x = y + h // 2, x + w // 2
+    top, bottom = max(middle_y - reach_y, 0), min(middle_y + reach_y, marked.shape[0])
+    left, right = max(middle_x - reach_x, 0), min(middle_x + reach_x, marked.shape[1])
+    if top >= bottom or left >= right:
+        return  # wholly outside
+    dy = np.arange(top - y - half_h, bottom - y - half_h, dtype=np.float32)[:, None]  # (rows, 1)
+    dx = np.arange(left - x - half_w, right - x - half_w, dtype=np.float32)  # (columns,)
+    down = dx * sine + dy * cosine + (half_h + 0.5)  # (rows, columns), from the patch's upper edge
+    across = dx * cosine - dy * sine + (half_w + 0.5)  # from its left edge
+    inside = (down >= 0) & (down < h) & (across >= 0) & (across < w)
+    down, across = down[inside], across[inside]  # (n,), the pasted pixels
+    values = patch[:, down.astype(np.int64) * w + across.astype(np.int64)]  # (C, n)
+    below = target[:, top:bottom, left:right]
+    if feather:
+        edge = np.minimum(np.minimum(down, h - down), np.minimum(across, w - across))
+        under = below[:, inside].astype(_compute_type(below))
+        values = under + np.minimum(edge / np.float32(feather), 1) * (values - under)
+        values = np.rint(values) if below.dtype == np.uint8 else values
+    below[:, inside] = values
+    marked[top:bottom, left:right] = inside
+
+
+def recolored(pieces: Sequence[Array], jitters: Sequence[tuple[float, ...]]) -> list[Array]:
+    """Apply `color.rotate_hue` and `color.recolor` to several patches at once.
+
+    Args:
+        pieces: (C, n_i) each, the pixels of a patch.
+        jitters: the fields of `Jitter` for each; contrast turns about a patch's own mean grey.
+
+    Returns:
+        (C, n_i) each, of the pixels' type.
+    """
+    pixels = np.concatenate(pieces, axis=1) if len(pieces) > 1 else pieces[0]  # (C, n)
     whole = pixels.dtype == np.uint8
-    values: Array = pixels.astype(_compute_type(pixels), order="C")
+    values: Any = pixels.astype(_compute_type(pixels))
+    sizes = [piece.shape[1] for piece in pieces]
+    ends = np.cumsum(sizes).tolist() if len(sizes) > 1 else sizes
+    starts = [0, *ends[:-1]]
+
+    def spread(numbers: list[float]) -> Any:
+        return numbers[0] if len(numbers) == 1 else np.repeat(np.array(numbers, values.dtype), sizes)  # (n,)
+
+    def means(grey: Array) -> list[float]:
+        return [total / size for total, size in zip(np.add.reduceat(grey, starts).tolist(), sizes, strict=True)]
+
     has_hue = len(values) == len(GREY_WEIGHTS)
-    weights = np.array(GREY_WEIGHTS if has_hue else [1 / len(values)] * len(values), values.dtype)
-    grey: Array = (weights @ values.reshape(len(values), -1)).reshape(values.shape[1:])  # (h, w)
-    mean = float(np.add.reduce(grey, axis=None)) / grey.size
+    brightness, contrast, saturation, hue, order = map(list, zip(*jitters, strict=True))
+    grey = _grey(values)
+    mean = means(grey)
     if has_hue:
-        values = _hue_rotated(values, hue)
-        if order < 1 / 2 or order > 5 / 6:  # saturation or contrast comes after the hue
-            rotated = (weights @ values.reshape(3, -1)).reshape(grey.shape)
-            rotated_mean = float(np.add.reduce(rotated, axis=None)) / grey.size
-            grey = rotated if order < 1 / 2 else grey
-            mean += (rotated_mean - mean) * ((order < 1 / 3) + (order > 5 / 6) * saturation)
+        values = _hue_rotated(values, hue, spread)
+        late = [float(number < 1 / 2) for number in order]  # saturation comes after the hue, and mixes in its grey
+        share = [(n < 1 / 3) + (n > 5 / 6) * s for n, s in zip(order, saturation, strict=True)]  # see `color.greys`
+        if any(late) or any(share):
+            rotated = _grey(values)
+            mean = [m + (r - m) * s for m, r, s in zip(mean, means(rotated), share, strict=True)]
+            grey = rotated if all(late) else grey if not any(late) else grey + (rotated - grey) * spread(late)
     else:
-        saturation = 1.0
-    gain = brightness * contrast
-    values *= gain * saturation
-    grey *= gain * (1 - saturation)
-    grey += mean * (brightness * (1 - contrast)) + (0.5 if whole else 0.0)  # 0.5: rounding, where truncation follows
+        saturation = [1.0] * len(pieces)
+    gain = [b * c for b, c in zip(brightness, contrast, strict=True)]
+    values *= spread([g * s for g, s in zip(gain, saturation, strict=True)])
+    grey *= spread([g * (1 - s) for g, s in zip(gain, saturation, strict=True)])
+    half = 0.5 if whole else 0.0  # so that cutting off rounds
+    grey += spread([m * b * (1 - c) + half for m, b, c in zip(mean, brightness, contrast, strict=True)])
     values += grey
-    np.maximum(values, 0, out=values)
-    np.minimum(values, 255 if whole else 1, out=values)
-    return values.astype(pixels.dtype)
+    torch.from_numpy(values).clamp_(0, 255 if whole else 1)  # NumPy takes four times as long
+    result = values.astype(pixels.dtype, copy=False)
+    return [result[:, start:end] for start, end in zip(starts, ends, strict=True)]
 
 
-def _hue_rotated(pixels: Array, turns: float) -> Array:
-    """Turn the hue of (3, h, w) pixels as `color.rotate_hue` does."""
+def _hue_rotated(pixels: Any, turns: list[float], spread: Callable[[list[float]], Any]) -> Array:
+    """Turn the hue of (3, n) pixels as `color.rotate_hue` does, each patch by its own share of the circle.
+
+    On the hexagon of hues a channel stands highest at its own hue and lowest opposite: with value V, chroma C and H
+    sixths of a turn from its own hue, 2 - |H| = (V + channel - the two others) / C. Clipped to 0 … 1 it is the
+    channel's share of C. A turn of at most one sixth moves it up or down, by which of the two others is larger; farther
+    turns take several. No hue is ever computed, no pixel asks which of its channels is the largest.
+    """
+    sixths = [(turn - round(turn)) * 6 for turn in turns]  # -3 to 3
+    steps = max(1, math.ceil(max(map(abs, sixths))))
+    by = spread([sixth / steps for sixth in sixths])
     red, green, blue = pixels
-    value = np.maximum(red, green)
-    np.maximum(value, blue, out=value)
-    low = np.minimum(red, green)
-    np.minimum(low, blue, out=low)
-    chroma = value - low
-    per_chroma = np.maximum(chroma, 1e-12)
-    np.reciprocal(per_chroma, out=per_chroma)
-    turned = (turns - round(turns)) * 6  # -3 to 3 sixths
-    sixths, part = red - green, blue - red
-    sixths *= per_chroma
-    sixths += 4 + turned
-    part *= per_chroma
-    part += 2 + turned
-    np.copyto(sixths, part, where=value == green)
-    np.subtract(green, blue, out=part)
-    part *= per_chroma
-    part += turned
-    np.copyto(sixths, part, where=value == red)
-    if abs(turned) > 2:  # below, distances up to 7 fold right
-        sixths -= np.floor(sixths / 6) * 6
-    # Each channel is full within a sixth of its own hue, empty beyond two sixths, and hues repeat after six.
-    shares: Array = sixths - _THIRDS  # (3, h, w)
-    np.abs(shares, out=shares)
-    shares -= 3
-    np.abs(shares, out=shares)
-    shares -= 1
-    np.maximum(shares, 0, out=shares)
-    np.minimum(shares, 1, out=shares)
-    shares *= chroma
-    shares += low
-    return shares
+    low = np.minimum(np.minimum(red, green), blue)
+    value = np.maximum(np.maximum(red, green), blue)
+    chroma, nothing, side = value - low, np.zeros_like(low), np.empty_like(pixels)
+    for _ in range(steps):  # value, low and chroma stay what they are
+        red, green, blue = pixels
+        np.subtract(green, blue, out=side[0])
+        np.subtract(blue, red, out=side[1])
+        np.subtract(red, green, out=side[2])
+        np.copysign(chroma, side, out=side)
+        side *= by
+        height = pixels * 2
+        height += value - (red + green + blue)
+        height -= side
+        np.maximum(height, nothing, out=height)  # arrays: with a number NumPy takes four times as long
+        np.minimum(height, chroma, out=height)
+        height += low
+        pixels = height
+    result: Array = pixels
+    return result
+
+
+def _grey(pixels: Array) -> Array:
+    """Give the grey (n,) of pixels (C, n); a matrix product would start threads."""
+    if len(pixels) != len(GREY_WEIGHTS):
+        mean: Array = pixels.mean(0)
+        return mean
+    grey: Array = pixels[0] * GREY_WEIGHTS[0]
+    grey += pixels[1] * GREY_WEIGHTS[1]
+    grey += pixels[2] * GREY_WEIGHTS[2]
+    return grey
 
 
 def _compute_type(pixels: Array) -> type[np.float32] | type[np.float64]:

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from fastcutpaste.color import JitterStrength
-from fastcutpaste.transforms import CutPaste, CutPasteScar, drawn
+from fastcutpaste.functional import paste
+from fastcutpaste.placement import joined
+from fastcutpaste.transforms import CutPaste, CutPasteScar, PatchTransform, drawn
 
 
 class PretextBatch(NamedTuple):
@@ -62,16 +64,23 @@ class PretextTask(nn.Module):
             Images, labels and masks; the masks of class 0 are empty.
         """
         parts = torch.split(drawn(self, images, generator, draws), self._counts(), dim=1)
-        pasted = [
+        labels = torch.arange(self.classes, device=images.device).repeat_interleave(len(images))
+        if all(isinstance(transform, PatchTransform) for transform in self.transforms):
+            chosen = [transform.choose(images, part) for transform, part in zip(self.transforms, parts, strict=True)]  # type: ignore[operator]
+            if all(fill is None for _, fill in chosen):  # one paste does for all classes
+                patches = [patches for patches, _ in chosen]
+                nothing = patches[0]._replace(height=torch.zeros_like(patches[0].height))
+                pasted, masks = paste(images, joined([nothing, *patches]))
+                return PretextBatch(pasted, labels, masks)
+        empty = torch.zeros_like(images[:, :1], dtype=torch.bool)
+        results = [
             transform.augment(images, draws=part)  # type: ignore[operator]
             for transform, part in zip(self.transforms, parts, strict=True)
         ]
-        nothing = torch.zeros_like(images[:, :1], dtype=torch.bool)
-        labels = torch.arange(self.classes, device=images.device).repeat_interleave(len(images))
         return PretextBatch(
-            torch.cat([images, *(result.images for result in pasted)]),
+            torch.cat([images, *(result.images for result in results)]),
             labels,
-            torch.cat([nothing, *(result.mask for result in pasted)]),
+            torch.cat([empty, *(result.mask for result in results)]),
         )
 
     def forward(

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from fastcutpaste.checks import Range, check_images
-from fastcutpaste.color import Jitter, JitterStrength, place_jitter
+from fastcutpaste.color import JitterStrength, place_jitter
 from fastcutpaste.functional import Pasted, paste, translate
-from fastcutpaste.placement import DRAWS, AspectDistribution, Patches, place_cutpaste, place_scar, uniform
+from fastcutpaste.placement import DRAWS, AspectDistribution, Patches, combined, place_cutpaste, place_scar, uniform
 
 Source = Literal["same", "other"]
 
@@ -207,33 +207,25 @@ class OneOf(PatchTransform):
         self.numbers = 1 + max(transform.numbers for transform in transforms)
 
     def patches(self, draws: Tensor, height: int, width: int) -> Patches:
-        return self._pick(draws, [member.patches(part, height, width) for member, part in self._members(draws)])
+        return self._pick_patches(draws, [member.patches(part, height, width) for member, part in self._members(draws)])
 
     def choose(self, images: Tensor, draws: Tensor) -> tuple[Patches, Tensor | None]:
         chosen = [member.choose(images, part) for member, part in self._members(draws)]
-        patches = self._pick(draws, [patches for patches, _ in chosen])
+        patches = self._pick_patches(draws, [patches for patches, _ in chosen])
         if all(fill is None for _, fill in chosen):
             return patches, None
         fills = [(images if fill is None else fill).expand_as(images) for _, fill in chosen]
-        return patches, self._pick_tensor(draws, fills)
+        return patches, self._pick(draws, fills)
 
     def _members(self, draws: Tensor) -> Iterator[tuple[PatchTransform, Tensor]]:
         """Give each transform and its draws: the same for all, since each image takes its patch from one of them."""
         for transform in self.transforms:
             yield transform, draws[:, 1 : 1 + transform.numbers]  # type: ignore[misc, operator]
 
-    def _pick(self, draws: Tensor, options: list[Patches]) -> Patches:
-        if any(patches.jitter is not None for patches in options):
-            options = [patches._replace(jitter=_jitter_of(patches)) for patches in options]
-        if any(patches.feather is not None for patches in options):
-            options = [patches._replace(feather=_feather_of(patches)) for patches in options]
-        fields: list[list[Tensor]] = [[] for _ in options]
-        for found, patches in zip(fields, options, strict=True):
-            patches.map(lambda field, found=found: (found.append(field), field)[1])  # type: ignore[misc]
-        picked = iter([self._pick_tensor(draws, list(tensors)) for tensors in zip(*fields, strict=True)])
-        return options[0].map(lambda _: next(picked))
+    def _pick_patches(self, draws: Tensor, options: list[Patches]) -> Patches:
+        return combined(options, lambda fields: self._pick(draws, fields))
 
-    def _pick_tensor(self, draws: Tensor, options: list[Tensor]) -> Tensor:
+    def _pick(self, draws: Tensor, options: list[Tensor]) -> Tensor:
         """Take each image's part (B, …) of the option its first number points at."""
         choice = (draws[:, 0] * len(options)).view(-1, *[1] * (options[0].ndim - 1))
         picked = options[0]
@@ -257,7 +249,7 @@ class BaseAugmentation(nn.Module):
         if not 0 <= shift < 1:
             raise ValueError(f"BaseAugmentation: shift from 0 to below 1 required, got {shift}")
         self.shift, self.jitter, self.numbers = shift, jitter, 7
-        place_jitter(torch.empty(0, 5), jitter)
+        place_jitter(torch.empty(5, 0), jitter)
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Tensor:
         """Augment images (B, C, H, W), uint8 0–255 or floating point 0–1; shape, dtype and format are kept."""
@@ -265,7 +257,7 @@ class BaseAugmentation(nn.Module):
         height, width = images.shape[-2:]
         if self.shift:
             images = translate(images, (draws[:, :2] * 2 - 1) * self.shift)
-        jitter = place_jitter(draws[:, 2:7], self.jitter)
+        jitter = place_jitter(draws[:, 2:7].T, self.jitter)
         if jitter is None:
             return images
         zero = torch.zeros_like(draws[:, 0], dtype=torch.int64)
@@ -280,15 +272,3 @@ def _checked_source(source: Source) -> Source:
     if source not in ("same", "other"):
         raise ValueError(f"source: 'same' or 'other' required, got {source!r}")
     return source
-
-
-def _jitter_of(patches: Patches) -> Jitter:
-    """Give the jitter of patches, or one that changes nothing."""
-    if patches.jitter is not None:
-        return patches.jitter
-    one, zero = torch.ones_like(patches.angle), torch.zeros_like(patches.angle)
-    return Jitter(one, one, one, zero, zero)
-
-
-def _feather_of(patches: Patches) -> Tensor:
-    return torch.zeros_like(patches.angle) if patches.feather is None else patches.feather

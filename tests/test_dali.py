@@ -58,7 +58,7 @@ def run(augment, images, backend="cpu", runs=1, inputs=(), seed=1, **settings):
         source = fn.external_source(repeat(images), layout="HWC")
         more = [fn.external_source(repeat(arrays)) for arrays in inputs]
         augmented, mask, patches = augment(source.gpu() if backend == "gpu" else source, *more)
-        return augmented, mask, *patches[:-1], *(patches.jitter or ())
+        return augmented, mask, *patches.tensors
 
     pipeline = define()
     samples = []
@@ -180,7 +180,7 @@ def check_placement(augment, place, settings):
     samples = run(lambda i, d: augment(i, draws=d, **settings), images, inputs=[[*draws.numpy()]])
     for drawn, image, (_, _, *fields) in zip(draws, images, samples, strict=True):
         expected = place(drawn[None], *image.shape[:2], **settings)
-        for number, reference in zip(fields, [*expected[:-1], *expected.jitter], strict=True):
+        for number, reference in zip(fields, expected.tensors, strict=True):
             np.testing.assert_allclose(number, reference[0].numpy(), atol=1e-5)
 
 
@@ -255,7 +255,7 @@ def test_dynamic_mode_agrees_with_functional_paste(backend, augment):
         dynamic.random.set_seed(5)
         augmented, mask, patches = augment(batch.gpu() if backend == "gpu" else batch)
         assert augmented.device.device_type == backend
-        nodes = [augmented.cpu(), mask.cpu(), *patches[:-1], *patches.jitter]
+        nodes = [augmented.cpu(), mask.cpu(), *patches.tensors]
         outputs.append([[np.array(node.tensors[i]) for node in nodes] for i in range(len(images))])
     wrong, values = differences(outputs[0], images)
     assert wrong == 0
@@ -266,7 +266,7 @@ def test_dynamic_mode_agrees_with_functional_paste(backend, augment):
 def test_dynamic_mode_takes_single_images():
     image = make_images()[1]
     augmented, mask, patches = dali.cutpaste(dynamic.as_tensor(image, layout="HWC"))
-    sample = [np.array(node) for node in (augmented, mask, *patches[:-1], *patches.jitter)]
+    sample = [np.array(node) for node in (augmented, mask, *patches.tensors)]
     wrong, values = differences([sample], [image])
     assert wrong == 0
     assert values.max() <= 1

@@ -24,8 +24,6 @@ from torch.testing import assert_close
 from fastcutpaste import Cutout, CutPaste, CutPasteScar, OneOf, QuarterTurn, Scar
 from fastcutpaste.adapters import kornia as adapter
 from fastcutpaste.adapters.kornia import KorniaAugmentation
-from fastcutpaste.baselines import plain_color
-from fastcutpaste.functional import paste
 from fastcutpaste.transforms import PatchTransform
 
 OLD_KORNIA = [int(number) for number in kornia.__version__.split(".")[:2]] < [0, 9]
@@ -69,15 +67,8 @@ def nothing(images):
 def expected(transform, images, params):
     """Paste with the core op, image by image, from the numbers kornia kept."""
     results, masks = [], []
-    for image, draws, color in zip(images, params["draws"], params["color"], strict=True):
-        patches = transform.place(draws[None], *images.shape[-2:])
-        if draws[12] >= transform.p:
-            patches = patches._replace(height=torch.zeros_like(patches.height))
-        fill = None
-        if isinstance(transform, Cutout | Scar):
-            drawn = color.to(images.dtype).view(1, -1, 1, 1)  # (1, C, 1, 1)
-            fill = drawn if transform.color == "random" else plain_color(image[None], transform.color)
-        result = paste(image[None], patches, fill)
+    for image, draws in zip(images, params["draws"], strict=True):
+        result = transform.augment(image[None], draws=draws[None])
         results.append(result.images)
         masks.append(result.mask)
     return torch.cat(results), torch.cat(masks)
@@ -338,7 +329,7 @@ def test_it_survives_pickling():
 
 def test_the_settings_are_printed():
     text = repr(KorniaAugmentation(Cutout(color="mean"), p=0.3))
-    assert text.startswith("KorniaAugmentation(Cutout(p=1.0, area=(0.02, 0.15)")
+    assert text.startswith("KorniaAugmentation(Cutout(p=1.0, feather=0.0, area=(0.02, 0.15)")
     assert text.endswith("color='mean'), p=0.3, same_on_batch=False, keepdim=False, mask_value=1.0)")
 
 

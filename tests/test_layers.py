@@ -33,7 +33,7 @@ LAYERS = {
     "model": (2, {"color"}),
     "transforms": (5, {"checks", "color", "functional", "placement"}),
     "detector": (3, {"checks", "dense", "density", "files", "metrics", "model"}),
-    "tasks": (6, {"color", "transforms"}),
+    "tasks": (6, {"color", "functional", "placement", "transforms"}),
     "baselines": (6, {"checks", "functional", "transforms"}),
     "foreground": (6, {"checks", "placement", "transforms"}),
     "report": (4, {"files"}),

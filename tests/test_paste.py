@@ -72,8 +72,7 @@ def patch_at(source, destination, size, angle=0.0, jitter=None):
 
 def take(patches, b):
     """Cut image b's patch out, as a batch of one."""
-    jitter = None if patches.jitter is None else Jitter(*(field[b : b + 1] for field in patches.jitter))
-    return Patches(*(field[b : b + 1] for field in patches[:-1]), jitter)
+    return patches.map(lambda field: field[b : b + 1])
 
 
 def to_numpy(image):
@@ -408,7 +407,7 @@ def test_memory_format_is_kept_and_changes_nothing(memory_format, dtype, source,
 def test_input_is_never_written(jitter):
     shape = (4, 3, 16, 20)
     images, fill, patches = random_images(shape), random_images(shape, seed=2), random_patches(shape, 20, jitter)
-    fields = [*patches[:-1], *(patches.jitter or ())]
+    fields = patches.tensors
     before = [tensor.clone() for tensor in (images, fill, *fields)]
     paste(images, patches)
     result = paste(images, patches, fill)

@@ -99,7 +99,7 @@ def test_the_default_dtype_does_not_change_the_draws(dtype):
 @pytest.mark.parametrize("count", [0, 1, 7])
 def test_a_placement_gives_one_patch_a_row_in_whole_pixels(place, count):
     patches = place(random_draws(count), 80, 100)
-    assert all(field.shape == (count,) for field in (*patches[:-1], *patches.jitter))
+    assert all(field.shape == (count,) for field in patches.tensors)
     assert all(field.dtype == torch.int64 for field in patches[:6])
     assert patches.angle.dtype == torch.float32
     assert all(field.dtype == torch.float32 for field in patches.jitter)
@@ -112,7 +112,7 @@ def test_a_placement_reads_its_own_row_alone_and_writes_nothing(place):
     patches = place(draws, 80, 100)
     assert torch.equal(draws, before)
     alone = place(draws[17:18], 80, 100)
-    for many, one in zip((*patches[:-1], *patches.jitter), (*alone[:-1], *alone.jitter), strict=True):
+    for many, one in zip(patches.tensors, alone.tensors, strict=True):
         assert_close(many[17:18], one, atol=1e-6, rtol=0)
 
 
@@ -336,7 +336,7 @@ def test_a_scar_larger_than_the_image_is_cut_to_it():
 
 def test_jitter_factors_are_uniform_within_their_strengths():
     draws = random_draws()[:, 7:12]
-    jitter = place_jitter(draws, (0.1, 0.2, 0.3, 0.4))
+    jitter = place_jitter(draws.T, (0.1, 0.2, 0.3, 0.4))
     for factor, centre, strength in zip(jitter[:4], (1, 1, 1, 0), (0.1, 0.2, 0.3, 0.4), strict=True):
         assert centre - strength - 1e-6 <= factor.min() < centre - 0.99 * strength
         assert centre + 0.99 * strength < factor.max() <= centre + strength + 1e-6
@@ -349,14 +349,14 @@ def test_jitter_factors_are_uniform_within_their_strengths():
 
 def test_one_strength_stands_for_all_four():
     draws = random_draws(9)[:, 7:12]
-    assert all(map(torch.equal, place_jitter(draws, 0.2), place_jitter(draws, (0.2,) * 4)))
-    assert place_jitter(draws, 0) is None
-    assert place_jitter(draws, (0, 0.0, 0, 0)) is None
+    assert all(map(torch.equal, place_jitter(draws.T, 0.2), place_jitter(draws.T, (0.2,) * 4)))
+    assert place_jitter(draws.T, 0) is None
+    assert place_jitter(draws.T, (0, 0.0, 0, 0)) is None
 
 
 def test_map_reaches_every_field():
     patches = place_cutpaste(random_draws(4), 64, 64).map(lambda field: field[:1])
-    assert all(field.shape == (1,) for field in (*patches[:-1], *patches.jitter))
+    assert all(field.shape == (1,) for field in patches.tensors)
     assert isinstance(patches.jitter, Jitter)
     assert place_cutpaste(random_draws(4), 64, 64, jitter=0).map(torch.neg).jitter is None
 
@@ -508,7 +508,7 @@ def test_a_reference_side_below_one_pixel_is_refused(reference):
 def test_jitter_out_of_bounds_is_refused(strength):
     """0.6 for all is too much too: hue is measured in turns, and half a turn is the largest change."""
     with pytest.raises(ValueError, match=r"jitter: brightness, contrast and saturation from 0 to 1 and hue"):
-        place_jitter(torch.zeros(2, 5), strength)
+        place_jitter(torch.zeros(5, 2), strength)
 
 
 @pytest.mark.parametrize("channels", [1, 4])

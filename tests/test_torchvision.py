@@ -84,7 +84,8 @@ def test_one_image_equals_the_slow_reference(transform):
     for seed in range(5):
         image = noise(3, HEIGHT, WIDTH)
         result, mask = seeded(V2Transform(transform), tv_tensors.Image(image), empty_mask(), seed=seed)
-        patch = one_patch(seeded(transform.choose, image[None], None, seed=seed)[0], 0)
+        draws = seeded(torch.rand, 1, transform.numbers, seed=seed)
+        patch = one_patch(transform.patches(draws, HEIGHT, WIDTH), 0)
         expected, inside = paste_reference(image.permute(1, 2, 0).numpy(), patch)  # (H, W, C)
         clear = ~source_pixels(patch, HEIGHT, WIDTH)[3] | (patch.angle == 0)
         difference = np.abs(result.permute(1, 2, 0).numpy().astype(int) - expected)  # (H, W, C)

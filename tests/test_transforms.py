@@ -70,7 +70,7 @@ def test_defaults_are_the_papers():
 def test_a_transform_and_its_placement_have_the_same_defaults(transform, place):
     placement = inspect.signature(place).parameters
     for name, parameter in inspect.signature(transform).parameters.items():
-        if name not in ("p", "color", "source"):
+        if name not in ("p", "color", "source", "feather"):
             assert parameter.default == placement[name].default
 
 
@@ -79,17 +79,17 @@ def test_settings_reach_the_placement():
     area, aspect, jitter = (0.3, 0.4), (0.9, 1.1), (0.3, 0.2, 0.1, 0.0)
     ours = CutPaste(area, aspect, "two_uniforms", jitter).place(draws, 90, 70)
     theirs = place_cutpaste(draws, 90, 70, area=area, aspect=aspect, aspect_distribution="two_uniforms", jitter=jitter)
-    assert all(map(torch.equal, (*ours[:-1], *ours.jitter), (*theirs[:-1], *theirs.jitter)))
+    assert all(map(torch.equal, ours.tensors, theirs.tensors))
     settings = {"scar_width": (3, 4), "scar_length": (8, 9), "rotation": (10, 20), "reference": 100, "jitter": 0.2}
     ours, theirs = CutPasteScar(**settings).place(draws, 90, 70), place_scar(draws, 90, 70, **settings)
-    assert all(map(torch.equal, (*ours[:-1], *ours.jitter), (*theirs[:-1], *theirs.jitter)))
+    assert all(map(torch.equal, ours.tensors, theirs.tensors))
     assert CutPasteScar(**settings, p=0.4).p == 0.4
     settings["jitter"] = 0
     scar = Scar("mean", *list(settings.values())[:4], p=0.3)
-    assert all(map(torch.equal, scar.place(draws, 90, 70)[:-1], place_scar(draws, 90, 70, **settings)[:-1]))
+    assert all(map(torch.equal, scar.place(draws, 90, 70).tensors, place_scar(draws, 90, 70, **settings).tensors))
     cutout = Cutout("mean", area, aspect, p=0.2)
     theirs = place_cutpaste(draws, 90, 70, area=area, aspect=aspect, jitter=0)
-    assert all(map(torch.equal, cutout.place(draws, 90, 70)[:-1], theirs[:-1]))
+    assert all(map(torch.equal, cutout.place(draws, 90, 70).tensors, theirs.tensors))
     assert (scar.p, cutout.p, scar.color, cutout.color) == (0.3, 0.2, "mean", "mean")
 
 
@@ -181,11 +181,11 @@ def test_a_share_p_of_the_images_gets_a_patch(kind, p):
 
 def test_whether_and_where_are_drawn_independently():
     draws = draw(4000, "cpu", seeded())
-    patches, _ = CutPaste(p=0.5).choose(torch.zeros(4000, 1, 64, 64), seeded())
+    patches = CutPaste(p=0.5).patches(draws, 64, 64)
     applied = (patches.height > 0).double()
     for field in (patches.source_y, patches.source_x, patches.y, patches.x, patches.width):
         assert torch.corrcoef(torch.stack([applied, field.double()]))[0, 1].abs() < 0.06
-    always, _ = CutPaste().choose(torch.zeros(4000, 1, 64, 64), seeded())
+    always = CutPaste().patches(draws, 64, 64)
     assert torch.equal(patches.height, always.height * (draws[:, 12] < 0.5))
 
 
@@ -262,8 +262,8 @@ def test_a_transform_keeps_settings_and_no_state(transform):
 
 def test_repr_shows_every_setting():
     assert repr(CutPaste()) == (
-        "CutPaste(p=1.0, area=(0.02, 0.15), aspect=(0.3, 3.3), aspect_distribution='log_uniform', jitter=0.1, "
-        "source='same')"
+        "CutPaste(p=1.0, feather=0.0, area=(0.02, 0.15), aspect=(0.3, 3.3), aspect_distribution='log_uniform', "
+        "jitter=0.1, source='same')"
     )
     for setting in ("scar_width=(3, 5)", "scar_length=(10, 25)", "rotation=(-9, 9)", "reference=None", "p=0.5"):
         assert setting in repr(CutPasteScar((3, 5), rotation=(-9, 9), reference=None, p=0.5))
@@ -299,7 +299,7 @@ def test_the_mask_holds_exactly_one_color(kind, dtype, channels):
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])
 def test_random_colors_fill_the_color_cube(dtype):
-    colors = plain_color(torch.empty(6000, 3, 2, 2, dtype=dtype), "random", seeded())
+    colors = plain_color(torch.empty(6000, 3, 2, 2, dtype=dtype), "random", torch.rand(6000, 5, generator=seeded()))
     assert colors.shape == (6000, 3, 1, 1)
     assert colors.dtype == dtype
     top = 255 if dtype == torch.uint8 else 1
@@ -343,7 +343,8 @@ def test_every_member_has_an_equal_share(members):
 def test_one_of_mixes_color_and_image_fills_and_jitter_with_none():
     images = random_images((400, 3, 32, 40), torch.float32)
     result = OneOf(Cutout("black"), CutPaste(jitter=0), CutPaste(jitter=0.4)).augment(images, seeded())
-    assert torch.equal(changed(images, result.images), result.mask)
+    assert not (changed(images, result.images) & ~result.mask).any()
+    assert changed(images, result.images).sum() > 0.99 * result.mask.sum()  # a copy may land on its own source
     kinds = []
     for before, after, mask in zip(images, result.images, result.mask, strict=True):
         pasted, source = after.permute(1, 2, 0)[mask[0]], before.flatten(1).T  # (pixels, 3), (H·W, 3)
@@ -378,9 +379,9 @@ def test_one_of_may_hold_another_and_one_alone_is_itself():
     images = torch.full((2500, 1, 12, 12), 128, dtype=torch.uint8)
     nested = OneOf(Whiteout(), OneOf(Cutout(), Cutout()))
     assert members_of(nested.augment(images, seeded()))[1].double().mean() == pytest.approx(0.5, abs=0.03)
-    images, generator = random_images((8, 3, 32, 32)), seeded()
-    torch.rand(8, generator=generator)  # OneOf draws its choice first
-    assert torch.equal(OneOf(CutPaste())(images, seeded()), CutPaste()(images, generator))
+    images, alone = random_images((8, 3, 32, 32)), OneOf(CutPaste())
+    draws = torch.rand(8, alone.numbers, generator=seeded())  # the first number is its choice
+    assert torch.equal(alone(images, draws=draws), CutPaste()(images, draws=draws[:, 1:]))
 
 
 # QuarterTurn

@@ -63,7 +63,7 @@ def cutpaste(
 
     Returns:
         Images like the given ones; mask (H, W, 1), bool, of the pasted pixels; `functional.Patches`, each field one
-        number for each image, on the CPU: a pipeline returns them as `*patches[:-1], *patches.jitter`.
+        number for each image, on the CPU: a pipeline returns them as `*patches.tensors`.
 
     Raises:
         ValueError: a range upside down or out of bounds.
