@@ -19,7 +19,7 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Row:
-    """Hold one measurement; the fields up to `size` are its key: a new row replaces an old one of the same key."""
+    """Hold one measurement; the fields up to `dtype` are its key: a new row replaces an old one of the same key."""
 
     device: str
     threads: int
@@ -27,6 +27,7 @@ class Row:
     provider: str
     batch: int
     size: int
+    dtype: str  # of what comes out
     p20_ms: float  # of one call on the whole batch
     p50_ms: float
     p80_ms: float
@@ -37,7 +38,7 @@ class Row:
 
     @property
     def key(self) -> tuple[object, ...]:
-        return tuple(asdict(self).values())[:6]
+        return tuple(asdict(self).values())[:7]
 
 
 def measure(call: Callable[[], object], seconds: float = 2.0, least: int = 5) -> list[float]:
@@ -55,14 +56,16 @@ def measure(call: Callable[[], object], seconds: float = 2.0, least: int = 5) ->
     return sorted(taken)
 
 
-def make_row(op: str, provider: str, batch: int, size: int, taken: list[float], device: torch.device) -> Row:
+def make_row(
+    op: str, provider: str, batch: int, size: int, taken: list[float], device: torch.device, dtype: str = "float32"
+) -> Row:
     """Put sorted times and what they were measured on into a row."""
     p20, p50, p80 = (round(taken[min(int(len(taken) * q), len(taken) - 1)], 4) for q in (0.2, 0.5, 0.8))
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     throughput = round(batch / p50 * 1e3, 1)
     when = date.today().isoformat()
     return Row(
-        name, torch.get_num_threads(), op, provider, batch, size, p20, p50, p80, throughput, torch.__version__,
+        name, torch.get_num_threads(), op, provider, batch, size, dtype, p20, p50, p80, throughput, torch.__version__,
         commit(), when,
     )  # fmt: skip
 

@@ -9,12 +9,14 @@ and that through the grey alone. What is left is one hue rotation and one affine
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fastcutpaste.checks import check_images, memory_format_of
 
 CHUNK = 65_536  # values
+_NUMPY_TYPES = (torch.uint8, torch.float32, torch.float64)
 GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # of red, green and blue: ITU-R 601, as torchvision rounds it
 JitterStrength = float | tuple[float, float, float, float]
 
@@ -138,33 +140,35 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype = to
         )
     full = 255.0 if images.dtype == torch.uint8 else 1.0
     scale, offset = 1 / (std * full), mean / std  # (C,)
-    if images.device.type != "cpu" or torch.compiler.is_compiling():
-        return (images * scale.view(-1, 1, 1) - offset.view(-1, 1, 1)).to(dtype)
-    return _normalize_on_cpu(images, scale, offset).to(dtype)
+    if (
+        images.device.type == "cpu"
+        and images.dtype in _NUMPY_TYPES
+        and not (images.requires_grad or scale.requires_grad or torch.compiler.is_compiling())
+    ):
+        return _normalize_on_cpu(images, scale.numpy(), offset.numpy()).to(dtype)
+    return (images * scale.view(-1, 1, 1) - offset.view(-1, 1, 1)).to(dtype)
 
 
-def _normalize_on_cpu(images: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
-    """Give images · scale - offset, channel by channel, float32 (or float64 as the images).
+def _normalize_on_cpu(images: Tensor, scale: Any, offset: Any) -> Tensor:
+    """Give images · scale - offset, float64 for float64 images, otherwise float32.
 
     A core reads and writes the fresh result once: conversion and arithmetic go over `CHUNK` values while they are in
     its cache. In one step, or over the whole batch at once, either takes twice as long.
     """
     result = torch.empty_like(images, dtype=torch.promote_types(images.dtype, torch.float32))
-    if memory_format_of(images) == torch.channels_last:
-        count = max(1, CHUNK // images[0].numel()) if len(images) else 1
-        width = images.shape[-1]
-        scales, offsets = scale.repeat(width), -offset.repeat(width)  # (W·C,), as pixels lie in memory
-        parts = zip(torch.split(images, count), torch.split(result, count), strict=True)
-        for part, target in parts:
-            rows = target.permute(0, 2, 3, 1).flatten(2)  # (n, H, W·C), a view
-            torch.addcmul(offsets, rows.copy_(part.permute(0, 2, 3, 1).flatten(2)), scales, out=rows)
-        return result
-    count = max(1, CHUNK // max(images[0, 0].numel(), 1)) if len(images) else 1
-    factors, shifts = scale.tolist(), (-offset).unbind()
-    for part, target in zip(torch.split(images, count), torch.split(result, count), strict=True):
-        for channel, (factor, shift) in enumerate(zip(factors, shifts, strict=True)):
-            plane = target[:, channel].copy_(part[:, channel])  # (n, H, W)
-            torch.add(shift, plane, alpha=factor, out=plane)
+    values, targets = images.numpy(), result.numpy()
+    parts: list[Any] = list(range(images.shape[1]))
+    if memory_format_of(images) == torch.channels_last:  # pixels as they lie in memory: (B, H·W·C)
+        values, targets = (array.transpose(0, 2, 3, 1).reshape(len(images), -1) for array in (values, targets))
+        scale, offset = ([np.tile(each, images[0, 0].numel())] for each in (scale, offset))
+        parts = [slice(None)]
+    count = max(1, CHUNK * len(parts) // max(values[:1].size, 1))
+    for start in range(0, len(values), count):
+        for part, factor, shift in zip(parts, scale, offset, strict=True):
+            target = targets[start : start + count, part]  # (n, H, W), or (n, H·W·C)
+            np.copyto(target, values[start : start + count, part])
+            np.multiply(target, factor, out=target)
+            np.subtract(target, shift, out=target)
     return result
 
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -236,12 +237,12 @@ def _placed(place: Callable[[Any, Any], Any], draws: Tensor, jitter: JitterStren
         drawn = draws.T  # (DRAWS, B)
         *whole, angle = place(torch, drawn)
         return Patches._make([*(field.long() for field in whole), angle, place_jitter(drawn[7:12], jitter), None])
-    has_jitter = place_jitter(draws[:0, 7:12].T, jitter) is not None
-    rows = draws.tolist()
-    placed = [(*place(_OneByOne, row), *(place_jitter(row[7:12], jitter) or ())) for row in rows]
-    numbers = torch.tensor(placed, dtype=torch.float64).view(len(rows), 12 if has_jitter else 7).T  # (fields, B)
-    *whole, angle = *numbers[:6].long(), numbers[6].float()
-    return Patches._make([*whole, angle, Jitter(*numbers[7:].float()) if has_jitter else None, None])
+    has_jitter = place_jitter((0.0,) * 5, jitter) is not None
+    rows = [(*place(_OneByOne, row), *(place_jitter(row[7:12], jitter) or ())) for row in draws.tolist()]
+    numbers = np.array(rows, np.float64).reshape(len(rows), 12 if has_jitter else 7).T  # (fields, B)
+    whole = torch.from_numpy(numbers[:6].astype(np.int64)).unbind()
+    angle, *factors = torch.from_numpy(numbers[6:].astype(np.float32)).unbind()
+    return Patches._make([*whole, angle, Jitter(*factors) if has_jitter else None, None])
 
 
 def _beyond(xp: Any, height: Any, width: Any, angle: Any) -> tuple[Any, Any]:

@@ -138,9 +138,9 @@ def recolored(pieces: Sequence[Array], jitters: Sequence[tuple[float, ...]]) -> 
     grey = _grey(values)
     mean = means(grey)
     if has_hue:
-        values = _hue_rotated(values, hue, spread)
         late = [float(number < 1 / 2) for number in order]  # saturation comes after the hue, and mixes in its grey
         share = [(n < 1 / 3) + (n > 5 / 6) * s for n, s in zip(order, saturation, strict=True)]  # see `color.greys`
+        values = _hue_rotated(values, hue, spread)
         if any(late) or any(share):
             rotated = _grey(values)
             mean = [m + (r - m) * s for m, r, s in zip(mean, means(rotated), share, strict=True)]
@@ -173,12 +173,15 @@ def _hue_rotated(pixels: Any, turns: list[float], spread: Callable[[list[float]]
     low = np.minimum(np.minimum(red, green), blue)
     value = np.maximum(np.maximum(red, green), blue)
     chroma, nothing, side = value - low, np.zeros_like(low), np.empty_like(pixels)
+    bits, size = f"i{side.itemsize}", 8 * side.itemsize  # signs are set bit by bit: np.copysign takes twice as long
     for _ in range(steps):  # value, low and chroma stay what they are
         red, green, blue = pixels
         np.subtract(green, blue, out=side[0])
         np.subtract(blue, red, out=side[1])
         np.subtract(red, green, out=side[2])
-        np.copysign(chroma, side, out=side)
+        signs = side.view(bits)
+        np.bitwise_and(signs, np.array(-(2 ** (size - 1)), bits), out=signs)
+        np.bitwise_or(signs, chroma.view(bits), out=signs)  # chroma with the sign of side
         side *= by
         height = pixels * 2
         height += value - (red + green + blue)
