@@ -140,7 +140,7 @@ def recolored(pieces: Sequence[Array], jitters: Sequence[tuple[float, ...]]) -> 
     if has_hue:
         late = [float(number < 1 / 2) for number in order]  # saturation comes after the hue, and mixes in its grey
         share = [(n < 1 / 3) + (n > 5 / 6) * s for n, s in zip(order, saturation, strict=True)]  # see `color.greys`
-        values = _hue_rotated(values, hue, spread)
+        _turn_hue(values, hue, spread)
         if any(late) or any(share):
             rotated = _grey(values)
             mean = [m + (r - m) * s for m, r, s in zip(mean, means(rotated), share, strict=True)]
@@ -158,8 +158,8 @@ def recolored(pieces: Sequence[Array], jitters: Sequence[tuple[float, ...]]) -> 
     return [result[:, start:end] for start, end in zip(starts, ends, strict=True)]
 
 
-def _hue_rotated(pixels: Any, turns: list[float], spread: Callable[[list[float]], Any]) -> Array:
-    """Turn the hue of (3, n) pixels as `color.rotate_hue` does, each patch by its own share of the circle.
+def _turn_hue(pixels: Any, turns: list[float], spread: Callable[[list[float]], Any]) -> None:
+    """Turn the hue of pixels (3, n) in place as `color.rotate_hue` does, each patch by its own share of the circle.
 
     On the hexagon of hues a channel stands highest at its own hue and lowest opposite: with value V, chroma C and H
     sixths of a turn from its own hue, 2 - |H| = (V + channel - the two others) / C. Clipped to 0 … 1 it is the
@@ -170,12 +170,12 @@ def _hue_rotated(pixels: Any, turns: list[float], spread: Callable[[list[float]]
     steps = max(1, math.ceil(max(map(abs, sixths))))
     by = spread([sixth / steps for sixth in sixths])
     red, green, blue = pixels
-    low = np.minimum(np.minimum(red, green), blue)
-    value = np.maximum(np.maximum(red, green), blue)
+    low, value = np.minimum(red, green), np.maximum(red, green)
+    np.minimum(low, blue, out=low)
+    np.maximum(value, blue, out=value)
     chroma, nothing, side = value - low, np.zeros_like(low), np.empty_like(pixels)
     bits, size = f"i{side.itemsize}", 8 * side.itemsize  # signs are set bit by bit: np.copysign takes twice as long
     for _ in range(steps):  # value, low and chroma stay what they are
-        red, green, blue = pixels
         np.subtract(green, blue, out=side[0])
         np.subtract(blue, red, out=side[1])
         np.subtract(red, green, out=side[2])
@@ -183,15 +183,15 @@ def _hue_rotated(pixels: Any, turns: list[float], spread: Callable[[list[float]]
         np.bitwise_and(signs, np.array(-(2 ** (size - 1)), bits), out=signs)
         np.bitwise_or(signs, chroma.view(bits), out=signs)  # chroma with the sign of side
         side *= by
-        height = pixels * 2
-        height += value - (red + green + blue)
-        height -= side
-        np.maximum(height, nothing, out=height)  # arrays: with a number NumPy takes four times as long
-        np.minimum(height, chroma, out=height)
-        height += low
-        pixels = height
-    result: Array = pixels
-    return result
+        rest = value - red
+        rest -= green
+        rest -= blue
+        pixels *= 2
+        pixels += rest
+        pixels -= side
+        np.maximum(pixels, nothing, out=pixels)  # arrays: with a number NumPy takes four times as long
+        np.minimum(pixels, chroma, out=pixels)
+        pixels += low
 
 
 def _grey(pixels: Array) -> Array:
