@@ -32,24 +32,21 @@ class OnePatch(NamedTuple):
     width: int
     angle: float = 0.0
     jitter: dict[str, float] | None = None
+    feather: float = 0.0
 
 
 def one_patch(patches: Any, b: int) -> OnePatch:
     """Read image b's patch out of batched `Patches`."""
-    numbers = {name: getattr(patches, name)[b].item() for name in OnePatch._fields[:-1]}
+    numbers = {name: getattr(patches, name)[b].item() for name in OnePatch._fields[:-2]}
     jitter = None
     if patches.jitter is not None:
         jitter = {name: getattr(patches.jitter, name)[b].item() for name in (*STEPS, "order")}
-    return OnePatch(**numbers, jitter=jitter)
+    feather = 0.0 if patches.feather is None else patches.feather[b].item()
+    return OnePatch(**numbers, jitter=jitter, feather=feather)
 
 
-def source_pixels(patch: OnePatch, height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Turn every pixel of an image back into the patch.
-
-    Returns:
-        row, column: (height, width) int, counted from the patch's own corner; inside: (height, width) bool;
-        tie: (height, width) bool, pixels whose source lies within `TIE` of a border: float32 may decide either way.
-    """
+def source_position(patch: OnePatch, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Turn every pixel's centre back into the patch: (height, width) each, down and across from the patch's edges."""
     sine, cosine = math.sin(math.radians(patch.angle)), math.cos(math.radians(patch.angle))
     if patch.angle % 90 == 0:
         sine, cosine = round(sine), round(cosine)
@@ -58,6 +55,17 @@ def source_pixels(patch: OnePatch, height: int, width: int) -> tuple[np.ndarray,
     dx = j - (patch.x + (patch.width - 1) / 2)
     column = dx * cosine - dy * sine + (patch.width - 1) / 2 + 0.5
     row = dx * sine + dy * cosine + (patch.height - 1) / 2 + 0.5
+    return row, column
+
+
+def source_pixels(patch: OnePatch, height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Find the pixel of the patch that every pixel of an image comes from.
+
+    Returns:
+        row, column: (height, width) int, counted from the patch's own corner; inside: (height, width) bool;
+        tie: (height, width) bool, pixels whose source lies within `TIE` of a border: float32 may decide either way.
+    """
+    row, column = source_position(patch, height, width)
     tie = (np.abs(row - np.rint(row)) < TIE) | (np.abs(column - np.rint(column)) < TIE)
     row, column = np.floor(row).astype(int), np.floor(column).astype(int)
     inside = (row >= 0) & (row < patch.height) & (column >= 0) & (column < patch.width)
@@ -134,8 +142,14 @@ def paste_reference(
         pixels = jitter_reference(pixels.astype(np.float64), patch.jitter, steps)
         pixels = np.rint(pixels.clip(0, 255)) if image.dtype == np.uint8 else pixels.clip(0, 1)
     row, column, inside, _ = source_pixels(patch, *image.shape[:2])
+    values = pixels[row[inside], column[inside]].astype(np.float64)  # (n, C)
+    if patch.feather > 0:
+        down, across = (position[inside] for position in source_position(patch, *image.shape[:2]))
+        edge = np.min([down, patch.height - down, across, patch.width - across], axis=0)
+        share = np.minimum(edge / patch.feather, 1)[:, None]  # (n, 1)
+        values = image[inside] * (1 - share) + values * share
     pasted = image.copy()
-    pasted[inside] = pixels[row[inside], column[inside]].astype(image.dtype)
+    pasted[inside] = (np.rint(values) if image.dtype == np.uint8 else values).astype(image.dtype)
     return pasted, inside
 
 

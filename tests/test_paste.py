@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from fastcutpaste.color import Jitter
 from fastcutpaste.functional import paste
-from fastcutpaste.placement import Patches
+from fastcutpaste.placement import Patches, joined
 
 FLOATS = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 SHAPES = [(6, 3, 40, 57), (6, 3, 57, 40), (6, 1, 33, 33), (6, 4, 24, 48), (6, 2, 48, 24)]
@@ -403,6 +403,73 @@ def test_memory_format_is_kept_and_changes_nothing(memory_format, dtype, source,
     assert_close(result.images, paste(images, patches, fill).images, atol=1e-6, rtol=0)
 
 
+# Feather
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("angle", [0, 17, "any"])
+@pytest.mark.parametrize("source", ["itself", "color"])
+def test_a_feathered_paste_equals_the_reference(dtype, angle, source):
+    shape = (8, 3, 40, 57)
+    images, patches = random_images(shape, dtype), random_patches(shape, angle, jitter=True)
+    feathered = patches._replace(feather=torch.tensor([0.0, 0.3, 1, 2, 3.5, 8, 20, 100]))
+    fill = None if source == "itself" else random_images((8, 3, 1, 1), dtype, seed=2)
+    check_against_reference(images, feathered, fill, tolerance=1 if dtype == torch.uint8 else 1e-4)
+
+
+def test_a_feather_fades_in_from_the_edge_and_leaves_the_mask_alone():
+    images = torch.zeros(1, 1, 20, 20)
+    patches = patch_at((0, 0), (5, 5), (10, 10))
+    result = paste(images, patches._replace(feather=torch.tensor([4.0])), torch.ones(1, 1, 1, 1))
+    assert result.images[0, 0, 10, 4:17].tolist() == [
+        0,
+        0.125,
+        0.375,
+        0.625,
+        0.875,
+        1,
+        1,
+        0.875,
+        0.625,
+        0.375,
+        0.125,
+        0,
+        0,
+    ]
+    assert torch.equal(result.mask, paste(images, patches).mask)
+    none = patches._replace(feather=torch.tensor([0.0]))
+    assert all(map(torch.equal, paste(images, none), paste(images, patches)))
+
+
+# Several patches an image
+
+
+@pytest.mark.parametrize("fill", [None, "image", "color"])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_patches_for_several_copies_of_the_batch_are_pasted_copy_after_copy(fill, memory_format):
+    images = random_images((4, 3, 25, 38)).contiguous(memory_format=memory_format)
+    blocks = [random_patches((4, 3, 25, 38), angle, jitter=True, seed=i) for i, angle in enumerate((0, "any", 30))]
+    fills = [None if fill is None else random_images((4, 3, *((25, 38) if fill == "image" else (1, 1))), seed=i)
+             for i in range(3)]  # fmt: skip
+    together = paste(images, joined(blocks), None if fill is None else torch.cat(fills))
+    assert together.images.is_contiguous(memory_format=memory_format)
+    for i, (block, one) in enumerate(zip(blocks, fills, strict=True)):
+        alone = paste(images, block, one)
+        assert torch.equal(together.images[4 * i : 4 * i + 4], alone.images)
+        assert torch.equal(together.mask[4 * i : 4 * i + 4], alone.mask)
+
+
+def test_joined_patches_without_jitter_or_feather_get_one_that_changes_nothing():
+    images, plain = random_images((4, 3, 25, 38)), random_patches((4, 3, 25, 38))
+    other = random_patches((4, 3, 25, 38), "any", jitter=True, seed=2)._replace(feather=torch.full((4,), 3.0))
+    together = paste(images, joined([plain, other]))
+    assert torch.equal(together.images[:4], paste(images, plain).images)
+    assert torch.equal(together.images[4:], paste(images, other).images)
+
+
+# What is kept
+
+
 @pytest.mark.parametrize("jitter", [False, True])
 def test_input_is_never_written(jitter):
     shape = (4, 3, 16, 20)
@@ -520,6 +587,7 @@ def test_any_patch_of_any_image_equals_the_reference(data):
         h,
         w,
         data.draw(st.floats(-360, 360, width=32), "angle"),
+        feather=data.draw(st.sampled_from([0.0, 0.5, 2.0, 30.0]), "feather"),
     )
     jitter = None
     if data.draw(st.booleans(), "jittered"):
@@ -528,9 +596,11 @@ def test_any_patch_of_any_image_equals_the_reference(data):
         jitter = Jitter(*torch.tensor([*factors, *numbers])[:, None])
     dtype = data.draw(st.sampled_from([torch.uint8, torch.float32]), "dtype")
     images = random_images((1, channels, height, width), dtype, seed=data.draw(st.integers(0, 99), "seed"))
-    patches = Patches(*(torch.tensor([field]) for field in patch[:-1]), jitter)
+    geometry = (torch.tensor([field]) for field in patch[:7])
+    patches = Patches(*geometry, jitter, torch.tensor([patch.feather]) if patch.feather else None)
     # The grey weights sum to 0.9999, so one affine map differs from four steps where the factors are strong.
     tolerance = 0 if jitter is None else 1 if dtype == torch.uint8 else 2e-4
+    tolerance = max(tolerance, 1 if dtype == torch.uint8 else 1e-5) if patch.feather else tolerance
     check_against_reference(images, patches, tolerance=tolerance, most_ties=1)
 
 

@@ -1,10 +1,13 @@
 """Laws of the pretext tasks: which image is which, in which order, with which mask."""
 
+import functools
 import pickle
 
 import pytest
 import torch
+from recorder import SYNCING, Ops
 from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.testing import assert_close
 
 from fastcutpaste import (
@@ -186,6 +189,38 @@ def test_base_task_and_normalize_compile_into_one_graph(name):
         assert torch.equal(labels_compiled, labels_eager)
         assert_close(images_compiled, images_eager, atol=1e-6, rtol=0)  # one multiply-add rounds once, or twice
         assert images_compiled.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_whole_chain_compiles_once_for_every_batch_size():
+    """fullgraph=True refuses a graph break; the counter sees a second compilation."""
+    torch.compiler.reset()
+    pipeline, counter = Pipeline(TASKS["three way"]), CompileCounterWithBackend("eager")
+
+    @functools.partial(torch.compile, fullgraph=True, dynamic=True, backend=counter)
+    def chain(images):
+        normalized, labels = pipeline(images)
+        return normalized.to(torch.bfloat16).contiguous(memory_format=torch.channels_last), labels
+
+    for batch in (32, 48):
+        normalized, labels = chain(random_images((batch, 3, 24, 24)))
+        assert normalized.shape == (3 * batch, 3, 24, 24)
+        assert normalized.is_contiguous(memory_format=torch.channels_last)
+        assert labels.bincount().tolist() == [batch] * 3
+    assert counter.frame_count == 1
+
+
+def test_a_task_launches_the_same_ops_for_any_batch_and_fewer_than_its_transforms_alone():
+    def launched(module, batch):
+        with Ops() as ops:
+            module(
+                torch.empty(batch, 3, 24, 24, dtype=torch.uint8, device="meta")
+            )  # a device without a CPU's shortcuts
+        return ops.names
+
+    task = TASKS["three way"]
+    assert launched(task, 1) == launched(task, 64)
+    assert not SYNCING & set(launched(task, 64))
+    assert len(launched(task, 64)) < sum(len(launched(transform, 64)) for transform in task.transforms)
 
 
 def test_a_task_never_reads_back_to_the_host():

@@ -6,8 +6,8 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from recorder import SYNCING, Ops
 from torch.testing import assert_close
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastcutpaste import BaseAugmentation, Cutout, CutPaste, CutPasteScar, OneOf, QuarterTurn, Scar
 from fastcutpaste.baselines import plain_color
@@ -476,21 +476,6 @@ def test_a_compiled_transform_takes_other_batch_and_image_sizes():
 
 
 # The grid path: the work on the host does not depend on the batch, and never waits for the device.
-
-
-class Ops(TorchDispatchMode):
-    """Record the name of every aten op."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names.append(func.overloadpacket.__name__)
-        return func(*args, **(kwargs or {}))
-
-
-SYNCING = {"_local_scalar_dense", "nonzero", "masked_select", "item", "is_nonzero", "equal", "unique_dim", "_unique2"}
 
 
 @pytest.mark.parametrize("place", [place_cutpaste, place_scar])
