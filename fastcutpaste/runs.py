@@ -16,7 +16,7 @@ from torch import Tensor
 import fastcutpaste
 from fastcutpaste.console import people, show_progress
 from fastcutpaste.data import ImageSet, image_batches, load_images
-from fastcutpaste.dense import resize_map
+from fastcutpaste.dense import resize_map, score_maps
 from fastcutpaste.detector import Detector
 from fastcutpaste.files import written_whole
 from fastcutpaste.metrics import image_auroc, pixel_auroc, pro_auc
@@ -114,7 +114,7 @@ def score_images(
         return detector.score(images, shown), None
     maps = detector.localize(images, shown)  # (N, H, W)
     originals = [resize_map(one[None], size)[0] for one, size in zip(maps, sizes, strict=True)]
-    return maps.amax((-2, -1)), originals
+    return score_maps(maps), originals
 
 
 def evaluate_scores(
