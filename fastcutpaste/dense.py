@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from fastcutpaste.checks import check_images
 
 _BYTES_A_PIXEL = 256  # at most held at once for a pixel that enters a network: ResNet-18 and PatchNet, float32
-_MOST_PATCHES = 512  # a pass; more are no faster: 128 to 1,024 patches of 64² were within 5 % on two cores
+# a pass; on one core 64 patches of 64² were 15 % faster than 512
+_MOST_PATCHES = {"cpu": 64, "cuda": 1024}
 
 
 def grid_shape(height: int, width: int, patch: int, stride: int) -> tuple[int, int]:
@@ -40,7 +41,7 @@ def fitting_chunk(patch: int, device: torch.device) -> int:
     """Give how many patches of a side a network may take in one pass, so that a quarter of the free memory is enough.
 
     Returns:
-        1 to 512.
+        1 to 64 on a CPU, 1 to 1,024 on a GPU.
     """
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
@@ -48,7 +49,7 @@ def fitting_chunk(patch: int, device: torch.device) -> int:
         names = os.sysconf_names if hasattr(os, "sysconf") else {}
         known = "SC_AVPHYS_PAGES" in names and "SC_PAGE_SIZE" in names  # on Linux; elsewhere: what any computer has
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else 2**31
-    return max(1, min(free // 4 // (_BYTES_A_PIXEL * patch**2), _MOST_PATCHES))
+    return max(1, min(free // 4 // (_BYTES_A_PIXEL * patch**2), _MOST_PATCHES.get(device.type, 64)))
 
 
 @torch.inference_mode()

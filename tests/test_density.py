@@ -37,7 +37,8 @@ def assert_equals_sklearn(features: Tensor, batch: int | None = None) -> None:
     mean, covariance, shrinkage = ledoit_wolf(features if batch is None else torch.split(features, batch))
     scale = float(np.trace(reference.covariance_)) / features.shape[1]
     assert mean.dtype == covariance.dtype == torch.float64
-    torch.testing.assert_close(mean, torch.from_numpy(reference.location_), rtol=1e-9, atol=1e-9)
+    close = 1e-9 if len(features) < 2048 else 1e-6  # above, chunks are summed in float32
+    torch.testing.assert_close(mean, torch.from_numpy(reference.location_), rtol=close, atol=close)
     torch.testing.assert_close(covariance, torch.from_numpy(reference.covariance_), rtol=1e-5, atol=1e-5 * scale)
     assert shrinkage == pytest.approx(reference.shrinkage_, rel=1e-5, abs=2 * SHRINKAGE_FLOOR)
 
