@@ -181,12 +181,15 @@ def spread_scores(
         raise ValueError(
             f"spread_scores: scores of shape (B, {grid[0]}, {grid[1]}) required, got {tuple(scores.shape)}"
         )
-    rows, columns = (_reach(size[i], grid[i], patch, stride, normalized).to(scores.device) for i in (0, 1))
+    rows, columns = (reach_weights(size[i], grid[i], patch, stride, normalized).to(scores.device) for i in (0, 1))
     return rows @ scores.float() @ columns.T  # (H, h) · (B, h, w) · (w, W)
 
 
-def _reach(length: int, count: int, patch: int, stride: int, normalized: bool) -> Tensor:
-    """Give the weight (length, count) of each of `count` patches along a side at each of its pixels."""
+def reach_weights(length: int, count: int, patch: int, stride: int, normalized: bool) -> Tensor:
+    """Give the weight (length, count) of each of `count` patches along a side at each of its `length` pixels.
+
+    `spread_scores` is two products with such matrices: of the rows, and of the columns.
+    """
     pixel = torch.arange(length)
     below = (pixel // stride).clamp(max=count - 1) * stride + patch - 1  # lower end of the last patch that may reach it
     offset = torch.minimum(pixel, below)[:, None] - torch.arange(count) * stride  # (length, count), inside the patch

@@ -17,7 +17,7 @@ _WIDTHS = (64, 128, 256)  # channels of the blocks
 class PatchNet(nn.Module):
     """Map normalized images (B, 3, H, W) to maps (B, 256, (H - field) // 4 + 1, (W - field) // 4 + 1).
 
-    A 7×7 convolution and a 3×3 maximum, both with stride 2, then residual blocks of 64, 128 and 256 channels that
+    A 7×7 convolution and a 3×3 mean, both with stride 2, then residual blocks of 64, 128 and 256 channels that
     share as many 3×3 convolutions as the patch has room for, all without padding; the shortcuts are cropped. The mean
     of a patch's window of the map is its feature.
 
@@ -39,7 +39,7 @@ class PatchNet(nn.Module):
         count = (patch - _STEM_FIELD) // (2 * STEP)  # a 3×3 convolution adds twice the step to the field
         self.field = _STEM_FIELD + 2 * STEP * count
         width = _WIDTHS[0]
-        layers: list[nn.Module] = [*_convolution(3, width, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2)]
+        layers: list[nn.Module] = [*_convolution(3, width, 7, 2), nn.ReLU(), nn.AvgPool2d(3, 2)]
         for i, after in enumerate(_WIDTHS):
             share = (count + i) // len(_WIDTHS)  # the later blocks get what is left over
             if share:

@@ -118,6 +118,14 @@ def test_predict_scores_files_and_folders_as_the_detector_does(trained, category
     torch.testing.assert_close(alone["results"][0]["score"], result["results"][0]["score"], rtol=1e-3, atol=1e-3)
 
 
+def test_export_writes_one_graph_beside_the_detector(trained):
+    out, _ = trained
+    result, text = run("export", out, "--format", "torch")
+    assert Path(result["exported"]) == out / "detector.pt2"
+    assert result["bytes"] == (out / "detector.pt2").stat().st_size > 1_000_000
+    assert "heat maps" in text
+
+
 def test_preview_writes_a_picture(category, tmp_path):
     result, _ = run("preview", category, "--out", tmp_path / "p.png", "--count", 1, "--size", 64)
     assert len(result["transforms"]) >= 5
@@ -133,7 +141,7 @@ def test_whole_image_detectors_score_without_maps(category, tmp_path):
     assert not (tmp_path / "maps").exists()
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "evaluate", "predict", "preview"])
+@pytest.mark.parametrize("command", ["demo", "train", "evaluate", "predict", "export", "preview"])
 def test_help_tells_the_defaults(command, capsys):
     app.main([command, "--help"], standalone_mode=False)
     assert "default" in capsys.readouterr().out

@@ -38,6 +38,7 @@ LAYERS = {
     "tasks": (6, {"color", "transforms"}),
     "baselines": (6, {"checks", "functional", "transforms"}),
     "foreground": (6, {"checks", "placement", "transforms"}),
+    "export": (4, {"dense", "detector", "files", "patchnet"}),
     "report": (4, {"files"}),
     "adapters/__init__": (0, set()),
     "adapters/dali": (7, {"checks", "color", "placement"}),
@@ -56,6 +57,7 @@ LAYERS = {
     "cli/train": (9, {"cli/options", "console", "data", "detector", "model", "runs", "train"}),
     "cli/evaluate": (9, {"cli/options", "console", "data", "runs"}),
     "cli/predict": (9, {"cli/options", "console", "data", "report", "runs"}),
+    "cli/export": (9, {"cli/options", "console", "export", "runs"}),
     "cli/preview": (
         9,
         {"baselines", "cli/options", "console", "data", "foreground", "report", "transforms"},
