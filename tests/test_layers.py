@@ -39,7 +39,9 @@ LAYERS = {
     "baselines": (6, {"checks", "functional", "transforms"}),
     "foreground": (6, {"checks", "placement", "transforms"}),
     "export": (4, {"dense", "detector", "files", "patchnet"}),
-    "report": (4, {"files"}),
+    "page": (1, {"files"}),
+    "regions": (0, set()),
+    "report": (4, {"files", "metrics"}),
     "adapters/__init__": (0, set()),
     "adapters/dali": (7, {"checks", "color", "placement"}),
     "adapters/kornia": (7, {"functional", "placement", "transforms"}),
@@ -48,7 +50,7 @@ LAYERS = {
     "train": (7, {"functional", "model", "tasks", "transforms"}),
     "runs": (
         8,
-        {"__init__", "console", "data", "dense", "detector", "files", "metrics", "model", "report", "tasks"}
+        {"__init__", "console", "data", "dense", "detector", "files", "metrics", "model", "page", "report", "tasks"}
         | {"train", "transforms"},
     ),
     "cli/__init__": (9, {"__init__", "console"}),
@@ -56,7 +58,7 @@ LAYERS = {
     "cli/demo": (9, {"cli/options", "console", "demo", "dense", "detector", "model", "runs", "train"}),
     "cli/train": (9, {"cli/options", "console", "data", "detector", "model", "runs", "train"}),
     "cli/evaluate": (9, {"cli/options", "console", "data", "runs"}),
-    "cli/predict": (9, {"cli/options", "console", "data", "report", "runs"}),
+    "cli/predict": (9, {"cli/options", "console", "data", "regions", "report", "runs"}),
     "cli/export": (9, {"cli/options", "console", "export", "runs"}),
     "cli/preview": (
         9,
