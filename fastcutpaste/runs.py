@@ -210,7 +210,8 @@ def write_report(
             [image_at(i) for i in shown], [maps[i] for i in shown], low=low, high=high,
             masks=None if masks is None else [masks[i] for i in shown], titles=_titles(detector, kinds, scores, shown),
         )  # fmt: skip
-        text = f"The three highest and the three lowest scores of {len(of_kind)}; ▲ above the threshold"
+        which = "The three highest and the three lowest scores" if len(of_kind) > 6 else "All, the highest score first"
+        text = f"{which}, of {len(of_kind)} images; ▲ above the threshold"
         sections.append(Section(str(kind), text + (", true defects in green." if masks is not None else "."), figure))
     names = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro_auc": "per-region overlap",
              "false_positive_rate": "false alarms", "detection_rate": "defects found"}  # fmt: skip

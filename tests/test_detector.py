@@ -4,6 +4,8 @@ import functools
 import json
 import math
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -365,6 +367,29 @@ def test_location_features_are_fitted_slab_by_slab(monkeypatch: pytest.MonkeyPat
     assert banded.density
     scores = (detector.localize(draw_images(3, seed=1)) for detector in (whole, banded))
     torch.testing.assert_close(*scores, rtol=1e-3, atol=1e-3)
+
+
+def test_memory_does_not_grow_with_the_number_of_images() -> None:
+    """In a process of its own, whose largest size is asked for after 10 images and after 400."""
+    code = """
+import resource, torch
+from fastcutpaste.detector import Detector, DetectorConfig
+from fastcutpaste.model import Network, NetworkConfig
+torch.set_num_threads(1)
+network = Network(NetworkConfig("patchnet", patch=32, head=()))
+images = torch.randint(0, 256, (400, 3, 64, 64), dtype=torch.uint8)
+for density in ("gaussian", "kernel"):
+    detector = Detector(network, DetectorConfig((64, 64), 32, 4, density))
+    sizes = []
+    for count in (80, 80, 400):
+        detector.fit(images[:count], images[:2]).localize(images[:count])
+        sizes.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    print(sizes[1], sizes[2])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for line in done.stdout.splitlines():
+        before, after = map(int, line.split())  # MiB; 320 more images have 25 MiB of features, and 5 MiB of maps
+        assert after - before < 15
 
 
 def test_a_density_of_another_network_or_grid_is_refused() -> None:
