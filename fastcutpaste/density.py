@@ -1,112 +1,22 @@
 """Densities of normal features: fitted once on features of normal images, then asked how unlikely new ones are.
 
-Two kinds share one shape: `fit(features (..., D))`, `score(features (..., D)) -> (...)` with higher meaning more
-anomalous, `state()` and `from_state()` as a flat dict of tensors, and `to(device)`.
+The kinds share one shape: `fit(features (..., D), or batches of them)`, `score(features (..., D)) -> (...)` with higher
+meaning more anomalous, `state()` and `from_state()` as a flat dict of tensors, and `to(device)`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
+from fastcutpaste.covariance import SHRINKAGE_FLOOR, ledoit_wolf, row_batches
+
 if TYPE_CHECKING:  # typing has Self from Python 3.11 on; nothing reads the annotation at run time
     from typing import Self
 
-# Smallest part of the mean variance that every direction keeps. Ledoit-Wolf alone may ask for no shrinkage at all
-# (it always does for N = 2) and leave a singular covariance; 1e-6 keeps the whitening below 1e3 times the scale of the
-# features, which float32 carries, and is far below any shrinkage seen on real features.
-SHRINKAGE_FLOOR = 1e-6
-
+KERNEL_MEMORY = 10_000  # rows that a kernel density made by name keeps
 _KERNEL_ENTRIES = 2**24  # kernel values held at a time while scoring: 64 MiB of float32
-
-
-class _Moments:
-    """Hold the sums over rows that Ledoit-Wolf shrinkage needs, up to the fourth order, in float64.
-
-    All sums are of rows minus `shift`, the mean of the rows first added, so that no precision is lost on features far
-    from zero; `ledoit_wolf` below moves them to the true mean.
-    """
-
-    def __init__(self, first: Tensor) -> None:
-        width = first.shape[1]
-        self.shift = first.double().mean(0)
-        self.count = 0
-        self.first = self.shift.new_zeros(width)  # sum of z
-        self.second = self.shift.new_zeros(width, width)  # sum of z zᵀ
-        self.third = self.shift.new_zeros(width)  # sum of |z|² z
-        self.fourth = self.shift.new_zeros(())  # sum of |z|⁴
-
-    def add(self, rows: Tensor) -> None:
-        """Add rows (n, D) to the sums."""
-        z = rows.double() - self.shift
-        squares = z.square().sum(1)
-        self.count += len(z)
-        self.first += z.sum(0)
-        self.second.addmm_(z.T, z)
-        self.third += squares @ z
-        self.fourth += squares @ squares
-
-    def ledoit_wolf(self) -> tuple[Tensor, Tensor, float]:
-        """Return the mean (D,), the shrunk covariance (D, D) and the shrinkage of all rows added."""
-        n, width = self.count, len(self.shift)
-        m = self.first / n  # true mean minus shift
-        mm = m @ m
-        covariance = self.second / n - torch.outer(m, m)
-        # sum of |z - m|⁴, expanded
-        fourth = self.fourth - 4 * m @ self.third + 4 * m @ self.second @ m + 2 * mm * self.second.trace()
-        fourth -= 3 * n * mm.square()
-
-        mean = self.shift + m
-        variance = covariance.trace() / width
-        # Rows that are equal still leave a variance of rounding errors: compare it with the float32 grid at the mean.
-        if variance <= torch.finfo(torch.float32).eps ** 2 * mean.square().mean():
-            raise ValueError(f"ledoit_wolf: features that differ between rows required, got {n} equal rows")
-        spread = covariance.clone()
-        spread.diagonal().sub_(variance)
-        delta = float(spread.square().sum())
-        beta = float((fourth / n - covariance.square().sum()) / n)
-        # delta is 0 where the covariance is its own target (always for D = 1): any shrinkage gives the same
-        shrinkage = max(min(beta / delta, 1.0), SHRINKAGE_FLOOR) if delta > 0 else SHRINKAGE_FLOOR
-        covariance *= 1 - shrinkage
-        covariance.diagonal().add_(shrinkage * variance)
-        return mean, covariance, shrinkage
-
-
-def ledoit_wolf(features: Tensor, *, chunk: int = 2048) -> tuple[Tensor, Tensor, float]:
-    """Estimate mean and covariance, the covariance shrunk towards a multiple of the identity.
-
-    Returns `(1 - s) S + s (tr S / D) I` with the Ledoit-Wolf optimal s, also where N < D and S is singular. s is never
-    below `SHRINKAGE_FLOOR` (1e-6), so the covariance is always positive definite.
-
-    Args:
-        features: (N, D), any floating dtype, N >= 2, finite, not all rows equal.
-        chunk: rows converted to float64 at a time; changes memory, not the result.
-
-    Returns:
-        mean (D,) and covariance (D, D), float64 on the features' device, and the shrinkage s in [1e-6, 1].
-
-    Raises:
-        TypeError: features are not floating point.
-        ValueError: not two dimensions, fewer than 2 rows, rows that are not finite, rows that are all equal.
-
-    Source:
-        Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", 2004; equal to
-        scikit-learn's LedoitWolf.
-
-    Cost:
-        One pass of N·D² float64 multiply-adds; a few times 8·D·(D + chunk) bytes besides the input. For 100,000 rows of
-        512 on one CPU core, 1.7 to 1.9 s in chunks of 2048 and 2.5 s in chunks of 16384, which outgrow the cache.
-    """
-    if features.ndim != 2:
-        raise ValueError(f"ledoit_wolf: features (N, D) required, got {tuple(features.shape)}")
-    features = _rows("ledoit_wolf", features.detach())
-    _check_rows("ledoit_wolf", features, chunk)
-    chunks = torch.split(features, chunk)
-    moments = _Moments(chunks[0])
-    for rows in chunks:
-        moments.add(rows)
-    return moments.ledoit_wolf()
 
 
 class _Density:
@@ -149,7 +59,7 @@ class _Density:
     def _checked(self, features: Tensor, center: str) -> dict[str, Tensor]:
         """Return the fitted tensors after a check that `features` fit them."""
         state, who = self.state(), type(self).__name__
-        width, device = state[center].shape[0], state[center].device
+        width, device = state[center].shape[-1], state[center].device
         if features.ndim == 0 or features.shape[-1] != width:
             got = features.shape[-1] if features.ndim else "a scalar"
             raise ValueError(f"{who}: features of width {width} required, got {got}")
@@ -170,13 +80,13 @@ class GaussianDensity(_Density):
     kind: ClassVar[Literal["gaussian"]] = "gaussian"
     names = ("mean", "whitening", "offset")
 
-    def fit(self, features: Tensor) -> "Self":
-        """Estimate mean and covariance of features (..., D), all leading dimensions taken as rows.
+    def fit(self, features: Tensor | Iterable[Tensor]) -> "Self":
+        """Estimate mean and covariance of features (..., D), all leading dimensions taken as rows, or of batches.
 
         Raises:
             TypeError, ValueError: as `ledoit_wolf`.
         """
-        mean, covariance, _ = ledoit_wolf(_rows("GaussianDensity", features))
+        mean, covariance, _ = ledoit_wolf(features)
         factor = torch.linalg.cholesky(covariance)
         identity = torch.eye(len(mean), dtype=mean.dtype, device=mean.device)
         whitening = torch.linalg.solve_triangular(factor, identity, upper=False)
@@ -239,23 +149,30 @@ class KernelDensity(_Density):
             raise ValueError(f"KernelDensity: memory of at least 2 features required, got {memory}")
         self.memory = memory
 
-    def fit(self, features: Tensor, *, generator: torch.Generator | None = None) -> "Self":
+    def fit(self, features: Tensor | Iterable[Tensor], *, generator: torch.Generator | None = None) -> "Self":
         """Keep features (..., D), all leading dimensions taken as rows, at most `memory` of them.
 
         Args:
-            features: (..., D), any floating dtype, at least 2 rows, finite, not all rows equal.
-            generator: draws the kept features where there are more than `memory`; torch's default one if None.
+            features: (..., D), any floating dtype, at least 2 rows, finite, not all equal; or batches of such, of
+                which no more than the kept rows and one batch are held.
+            generator: draws the kept features where there are more than `memory`; None: the same ones every time.
 
         Raises:
             TypeError: features are not floating point.
             ValueError: fewer than 2 rows, rows that are not finite, rows that are all equal.
         """
-        rows = _rows("KernelDensity", features).detach()
-        _check_rows("KernelDensity", rows)
-        if self.memory is not None and len(rows) > self.memory:
-            device = generator.device if generator is not None else "cpu"
-            kept = torch.randperm(len(rows), generator=generator, device=device)[: self.memory]
-            rows = rows[kept.to(rows.device)]
+        generator = torch.Generator().manual_seed(0) if generator is None else generator
+        rows, keys = torch.empty(0), torch.empty(0)
+        for batch in row_batches("KernelDensity", features):
+            rows = torch.cat([rows.to(batch), batch]) if len(rows) else batch
+            if self.memory is not None:  # every row draws a key, and the smallest keys stay: any rows as likely
+                drawn = torch.rand(len(batch), generator=generator, device=generator.device)
+                keys = torch.cat([keys, drawn.cpu()])
+                if len(rows) > self.memory:
+                    kept = keys.topk(self.memory, largest=False).indices.sort().values
+                    rows, keys = rows[kept.to(rows.device)], keys[kept]
+        if len(rows) < 2:
+            raise ValueError(f"KernelDensity: at least 2 rows of features required, got {len(rows)}")
         rows = rows.float()
         variances, center = torch.var_mean(rows, dim=0, correction=0)  # (D,)
         if variances.mean() <= torch.finfo(torch.float32).eps ** 2 * center.square().mean():
@@ -296,52 +213,144 @@ class KernelDensity(_Density):
         return torch.cat(scores).reshape(features.shape[:-1])  # (n,) -> (...)
 
 
-Density: TypeAlias = GaussianDensity | KernelDensity
+class LocationDensity(_Density):
+    """A Gaussian at every place of the grid, for objects that are always in the same position.
 
-_KINDS: dict[str, type[GaussianDensity] | type[KernelDensity]] = {"gaussian": GaussianDensity, "kernel": KernelDensity}
+    Its covariance is Ledoit-Wolf's where no more than `rank` + 1 images are fitted: that of N images is a multiple of
+    the identity but for N - 1 directions, so these and one number hold all of it. Of more images the `rank` strongest
+    directions are kept, and all others share the mean of their variances. The score is the Mahalanobis distance.
+
+    Args:
+        rank: most directions kept at a place; 2,401 places of 256 features take 2.5 MB for each.
+
+    Raises:
+        ValueError: rank below 1.
+    """
+
+    kind: ClassVar[Literal["location"]] = "location"
+    names = ("mean", "directions", "scale")
+
+    def __init__(self, rank: int = 64) -> None:
+        super().__init__()
+        if rank < 1:
+            raise ValueError(f"LocationDensity: a rank of at least 1 required, got {rank}")
+        self.rank = rank
+
+    def fit(self, features: Tensor | Iterable[Tensor]) -> "Self":
+        """Estimate a mean and a covariance for every place.
+
+        Args:
+            features: (N, h, w, D) of N normal images, N at least 2, any floating dtype, finite, not all equal at any
+                place; or bands (N, rows, w, D) of grid rows from the top, each of all images: no more than one band
+                is held.
+
+        Raises:
+            TypeError: features are not floating point.
+            ValueError: another shape, fewer than 2 images, features that are not finite, or equal in all images.
+
+        Cost:
+            N²·D multiply-adds and the eigenvectors of one N × N matrix a place, in float64.
+        """
+        rows: list[tuple[Tensor, Tensor, Tensor]] = []
+        for band in (features,) if isinstance(features, Tensor) else features:
+            if band.ndim != 4 or len(band) < 2:
+                raise ValueError(f"LocationDensity: (N of at least 2, h, w, D) required, got {tuple(band.shape)}")
+            for _ in row_batches("LocationDensity", band):
+                pass  # checked
+            rows.extend(self._fit_row(row.transpose(0, 1)) for row in band.detach().unbind(1))  # (N, w, D) each
+        if not rows:
+            raise ValueError("LocationDensity: features (N, h, w, D) required, got none")
+        stacked = (torch.stack(parts) for parts in zip(*rows, strict=True))
+        self._tensors = dict(zip(self.names, stacked, strict=True))
+        return self
+
+    def _fit_row(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Fit features (w, N, D) of one row of places: mean (w, D), directions (w, r, D), scale (w,)."""
+        count, width = features.shape[1:]
+        features = features.double()
+        mean = features.mean(1, keepdim=True)  # (w, 1, D)
+        z = features - mean
+        gram = z @ z.mT / count  # (w, N, N), the covariance's own eigenvalues
+        variance = gram.diagonal(dim1=1, dim2=2).sum(1) / width  # (w,)
+        if (variance <= torch.finfo(torch.float32).eps ** 2 * mean.square().mean((1, 2))).any():
+            raise ValueError("LocationDensity: features that differ between images at every place required")
+        norm = gram.square().sum((1, 2))
+        delta = norm - width * variance**2
+        beta = ((gram.diagonal(dim1=1, dim2=2) ** 2).sum(1) * count - norm) / count
+        shrinkage = torch.where(delta > 0, beta / delta, 0).clamp(SHRINKAGE_FLOOR, 1)
+        values, vectors = torch.linalg.eigh(gram)  # rising
+        rank = min(self.rank, count - 1, width)
+        values, vectors = values[:, -rank:].clamp(min=0), vectors[..., -rank:]
+        kept = (1 - shrinkage)[:, None] * values  # (w, r)
+        left = (width * variance - values.sum(1)).clamp(min=0) / max(1, width - rank)  # mean variance not kept
+        floor = shrinkage * variance + (1 - shrinkage) * left  # (w,), the variance of every direction not kept
+        directions = vectors.mT @ z / (values * count).clamp(min=1e-300).sqrt()[..., None]  # (w, r, D), of length 1
+        # distance² = |z|² / floor - sum over directions u of (1 / floor - 1 / variance along u) (u·z)²
+        inverse = (1 / floor)[:, None] - 1 / (kept + (shrinkage * variance)[:, None])
+        directions = directions * inverse.clamp(min=0).sqrt()[..., None]
+        return mean.squeeze(1).float(), directions.float(), (1 / floor).float()
+
+    def score(self, features: Tensor) -> Tensor:
+        """Compute the Mahalanobis distance of each feature to the mean of its place.
+
+        Args:
+            features: (..., h, w, D) of the grid that was fitted, floating, on the density's device.
+
+        Returns:
+            (..., h, w) float32, >= 0; differentiable.
+
+        Raises:
+            RuntimeError: not fitted.
+            TypeError: features are not floating point.
+            ValueError: features of another grid or width, or on another device.
+
+        Cost:
+            rank·D float32 multiply-adds a feature in one batched matrix product.
+        """
+        state = self._checked(features, "mean")
+        grid = state["mean"].shape
+        if features.shape[-3:] != grid:
+            came = tuple(features.shape)
+            raise ValueError(f"LocationDensity: features (..., {grid[0]}, {grid[1]}, {grid[2]}) required, got {came}")
+        with torch.autocast(features.device.type, enabled=False):
+            z = features.float() - state["mean"]
+            columns = z.reshape(-1, *grid).permute(1, 2, 3, 0)  # (..., h, w, D) → (h, w, D, n)
+            along = (state["directions"] @ columns).square().sum(2)  # (h, w, r, n) → (h, w, n)
+            squares = z.square().sum(-1) * state["scale"] - along.permute(2, 0, 1).reshape(z.shape[:-1])
+        return squares.clamp(min=0).sqrt()
+
+
+Density: TypeAlias = GaussianDensity | KernelDensity | LocationDensity
+
+KINDS: dict[str, type[GaussianDensity] | type[KernelDensity] | type[LocationDensity]] = {
+    "gaussian": GaussianDensity,
+    "kernel": KernelDensity,
+    "location": LocationDensity,
+}
 
 
 def make_density(kind: str) -> Density:
-    """Build an unfitted density of the kind named "gaussian" or "kernel".
+    """Build an unfitted density of the kind named "gaussian", "kernel" (of at most 10,000 rows) or "location".
 
     Raises:
         ValueError: no density of this name.
     """
-    if kind not in _KINDS:
-        raise ValueError(f"make_density: one of {', '.join(_KINDS)} required, got {kind!r}")
-    return _KINDS[kind]()
+    if kind not in KINDS:
+        raise ValueError(f"make_density: one of {', '.join(KINDS)} required, got {kind!r}")
+    return KernelDensity(memory=KERNEL_MEMORY) if kind == "kernel" else KINDS[kind]()
 
 
 def density_from_state(state: Mapping[str, Tensor]) -> Density:
-    """Build a fitted density from a `state()` of either kind, told apart by the names of the tensors.
+    """Build a fitted density from a `state()` of any kind, told apart by the names of the tensors.
 
     Raises:
-        ValueError: the names are of neither kind.
+        ValueError: the names are of no kind.
     """
-    for density in _KINDS.values():
+    for density in KINDS.values():
         if set(state) == set(density.names):
             return density.from_state(state)
-    required = " or ".join(f"{kind} ({', '.join(density.names)})" for kind, density in _KINDS.items())
+    required = " or ".join(f"{kind} ({', '.join(density.names)})" for kind, density in KINDS.items())
     raise ValueError(f"density_from_state: tensors of {required} required, got {_listed(state)}")
-
-
-def _rows(who: str, features: Tensor) -> Tensor:
-    if features.ndim == 0 or features.shape[-1] == 0:
-        raise ValueError(f"{who}: features (..., D) with D of at least 1 required, got {tuple(features.shape)}")
-    return features.reshape(-1, features.shape[-1])  # (..., D) -> (N, D)
-
-
-def _check_rows(who: str, rows: Tensor, chunk: int = 2048) -> None:
-    """Check rows (N, D) to be fitted; the one check here that reads the contents, once a fit."""
-    if not rows.is_floating_point():
-        raise TypeError(f"{who}: floating point features required, got {rows.dtype}")
-    if len(rows) < 2:
-        raise ValueError(f"{who}: at least 2 rows of features required, got {len(rows)}")
-    if chunk < 1:
-        raise ValueError(f"{who}: chunk of at least 1 row required, got {chunk}")
-    bad = int(torch.stack([(~part.isfinite()).any(1).sum() for part in torch.split(rows, chunk)]).sum())
-    if bad:
-        raise ValueError(f"{who}: finite features required, got {bad} of {len(rows)} rows with NaN or infinity")
 
 
 def _listed(state: Mapping[str, Tensor]) -> str:

@@ -13,11 +13,20 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fastcutpaste.checks import check_images
-from fastcutpaste.dense import embed_patches, grid_shape, spread_scores
-from fastcutpaste.density import Density, density_from_state, make_density
+from fastcutpaste.dense import (
+    embed_densely,
+    embed_patches,
+    fitting_chunk,
+    grid_shape,
+    score_maps,
+    slabs,
+    spread_scores,
+)
+from fastcutpaste.density import Density, LocationDensity, density_from_state, make_density
 from fastcutpaste.files import written_whole
 from fastcutpaste.metrics import threshold_at_fpr
 from fastcutpaste.model import Network, NetworkConfig, autocast
+from fastcutpaste.patchnet import STEP
 
 FORMAT = 1  # of the file; raised when older versions could no longer read it
 _KEY = "fastcutpaste"
@@ -29,36 +38,41 @@ class DetectorConfig:
     """Say how images are scored.
 
     Attributes:
-        size: (height, width) every image is resized to before it is scored, pixels.
+        size: (height, width) of the images it is fitted on, pixels; where images are resized, it is to this.
         patch: side of the patches that are scored, pixels; None: whole images, without heat maps.
         stride: pixels from one patch to the next.
-        density: "gaussian" or "kernel".
+        density: "gaussian" or "kernel", one for all patches; or "location", a Gaussian at every place of the grid.
         false_positive_rate: share of normal images the threshold lets be called defective.
-        fit_patches: most patches the density is fitted on; the grid is thinned out until they are fewer.
-        chunk: patches or images a forward pass; bounds the memory, changes no score.
+        fit_patches: most patches a density for all of them is fitted on; the grid is thinned out until they are fewer.
+        chunk: patches or images a forward pass; bounds the memory, changes no score. None: what the free memory allows.
     """
 
     size: tuple[int, int] = (256, 256)
     patch: int | None = 64
     stride: int = 4
-    density: Literal["gaussian", "kernel"] = "gaussian"
+    density: Literal["gaussian", "kernel", "location"] = "gaussian"
     false_positive_rate: float = 0.05
     fit_patches: int = 50_000
-    chunk: int = 512
+    chunk: int | None = None
 
     def __post_init__(self) -> None:
         if self.patch is not None:
             grid_shape(*self.size, self.patch, self.stride)
         if not 0 < self.false_positive_rate < 1:
             raise ValueError(f"false_positive_rate: above 0 and below 1 required, got {self.false_positive_rate}")
-        for name in ("fit_patches", "chunk"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: at least 1 required, got {getattr(self, name)}")
+        for name, count in (("fit_patches", self.fit_patches), ("chunk", self.chunk)):
+            if count is not None and count < 1:
+                raise ValueError(f"{name}: at least 1 required, got {count}")
         make_density(self.density)
+        if self.density == "location" and self.patch is None:
+            raise ValueError("density: 'gaussian' or 'kernel' required for whole images, got 'location'")
 
 
 class Detector:
     """Score images and tell where they are defective.
+
+    A network without padding (PatchNet) scores all patches of an image in one pass, if the stride allows; any other
+    one patch by patch.
 
     Args:
         network: trained on crops of side `config.patch`, or on whole images where that is None.
@@ -67,6 +81,9 @@ class Detector:
         threshold: images with a higher score are called defective; NaN until `fit`.
         typical: median of the heat maps, or of the scores, of normal images; NaN until `fit`.
         provenance: settings, versions, seed and data summary: what JSON can hold, kept in the file.
+
+    Raises:
+        ValueError: a density of features of another width or on another grid, patches smaller than the network's field.
     """
 
     def __init__(
@@ -78,12 +95,20 @@ class Detector:
         typical: float = math.nan,
         provenance: dict[str, Any] | None = None,
     ) -> None:
-        self.network = network.eval()
+        self.network = network.to(memory_format=torch.channels_last).eval()
         self.config = config or DetectorConfig()
         self.density = density
         self.threshold = threshold
         self.typical = typical
         self.provenance = provenance or {}
+        patch = self.config.patch
+        if patch is not None and network.field is not None and patch < network.field:
+            raise ValueError(
+                f"Detector: patches of at least the network's {network.field} pixels required, got {patch}"
+            )
+        if density is not None:  # one of another network or grid fails here, not at the first image
+            grid = (1, 1) if patch is None else grid_shape(*self.config.size, patch, self.config.stride)
+            density.score(torch.zeros(*grid, network.features, device=self.device))
 
     @property
     def device(self) -> torch.device:
@@ -119,17 +144,18 @@ class Detector:
             self._check("fit", given)
             if len(given) < 1:
                 raise ValueError(f"fit: at least 1 normal image for {name} required, got none")
+        density = make_density(self.config.density)
+        located = isinstance(density, LocationDensity)
         stride = self._fit_stride(len(images))
-        batches = _batches(images, 4 if self.config.patch else self.config.chunk)
+        parts: Iterable[Tensor] = self._slabs_to_fit(images) if located else self._batches(images)
         if progress is not None:
-            batches = progress(batches, len(images), "fitting the density")
-        features = torch.cat([self._features(batch, stride).flatten(0, -2) for batch in batches])
-        self.density = make_density(self.config.density).fit(features)
+            parts = progress(parts, sum(len(part) for part in parts), "fitting the density")
+        self.density = density.fit(self._features_of_all(p) if located else self._features(p, stride) for p in parts)
         if self.config.patch is None:
             scores = middle = self.score(calibration, progress)
         else:
             middle = self.localize(calibration, progress)
-            scores = middle.amax((-2, -1))
+            scores = score_maps(middle)
         self.typical = float(middle.median())
         self.threshold = threshold_at_fpr(scores, self.config.false_positive_rate)
         return self
@@ -138,16 +164,17 @@ class Detector:
         """Score images: the higher, the more anomalous.
 
         Args:
-            images: (N, 3, H, W), uint8 0–255 or floating point 0–1, of `config.size`, on any device.
+            images: (N, 3, H, W), uint8 0–255 or floating point 0–1, on any device, of a size that `localize` takes, or
+                of `config.size` where whole images are scored.
             progress: wraps the batches, for a progress bar.
 
         Returns:
             (N,) float32 on the CPU: the distance of the image's features, or the maximum of its heat map.
         """
         if self.config.patch is not None:
-            return self.localize(images, progress).amax((-2, -1))
+            return score_maps(self.localize(images, progress))
         self._check("score", images)
-        batches = _batches(images, self.config.chunk)
+        batches: Iterable[Tensor] = self._batches(images)
         if progress is not None:
             batches = progress(batches, len(images), "scoring")
         scores = (self._fitted().score(self._features(batch)).cpu() for batch in batches)
@@ -157,26 +184,37 @@ class Detector:
         """Draw a heat map of each image.
 
         Args:
-            images: (N, 3, H, W), uint8 0–255 or floating point 0–1, of `config.size`, on any device.
+            images: (N, 3, H, W), uint8 0–255 or floating point 0–1, on any device, at least as large as a patch, at the
+                scale of the images it was fitted on; with a density per location, of `config.size`.
             progress: wraps the batches, for a progress bar.
 
         Returns:
             (N, H, W) float32 on the CPU, in the units of the scores.
 
         Raises:
-            ValueError: a detector of whole images, images of another size.
+            ValueError: a detector of whole images, images of another size, pixels that are not finite.
+
+        Cost: memory for the maps, and for some 2¹⁸ pixels at a time (2²² on a GPU): a large image is scored in
+            overlapping slabs, which leave no seams.
         """
-        self._check("localize", images)
         if self.config.patch is None:
             raise ValueError("localize: a detector trained on patches required, got one of whole images")
-        patch, stride = self.config.patch, self.config.stride
-        batches = _batches(images, 4)
+        self._check("localize", images)
+        patch, stride, size = self.config.patch, self.config.stride, (images.shape[-2], images.shape[-1])
+        density = self._fitted()
+        batches: Iterable[Tensor] = self._batches(images) if len(images) else []
+        rows = max(1, (self._pixels // size[1] - patch) // stride + 1)  # of the grid, a pass
+        if isinstance(density, LocationDensity):
+            rows = size[0]  # it scores the whole grid at once
         if progress is not None:
             batches = progress(batches, len(images), "scoring")
-        maps = [torch.empty(0, *self.config.size)]
+        maps = [torch.empty(0, *size)]
         for batch in batches:
-            scores = self._fitted().score(self._features(batch))  # (B, h, w)
-            maps.append(spread_scores(scores, self.config.size, patch=patch, stride=stride).cpu())
+            parts = [density.score(self._features(slab)) for slab in slabs(batch, patch, stride, rows)]
+            scores = torch.cat(parts, 1)  # (B, h, w)
+            maps.append(spread_scores(scores, size, patch=patch, stride=stride).cpu())
+            if not maps[-1].isfinite().all():
+                raise ValueError("localize: images of finite pixels required, got NaN or infinity")
         return torch.cat(maps)
 
     def save(self, path: str | Path) -> None:
@@ -232,29 +270,55 @@ class Detector:
             network.load_state_dict(_under("network.", tensors))
             config = DetectorConfig(**header["detector"] | {"size": tuple(header["detector"]["size"])})
             density = density_from_state(_under("density.", tensors))
-            density.score(torch.zeros(1, network.features))  # wrong shapes fail here, not at the first image
             threshold, typical = float(header["threshold"]), float(header["typical"])
+            detector = cls(network, config, density, threshold, typical, header.get("provenance"))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ValueError(f"{path}: a whole detector file required, got one that is damaged: {reason}") from error
-        network.to(memory_format=torch.channels_last)
-        return cls(network, config, density, threshold, typical, header.get("provenance")).to(device)
+        return detector.to(device)
 
     def _fitted(self) -> Density:
         if self.density is None:
             raise RuntimeError("Detector: fit or load required first, got neither")
         return self.density
 
+    @property
+    def _pixels(self) -> int:
+        """Give how many pixels to work on at a time; on a CPU few enough to stay in the cache."""
+        return 2**18 if self.device.type == "cpu" else 2**22
+
+    def _batches(self, images: Tensor) -> list[Tensor]:
+        size, patch = images.shape[-2:], self.config.patch
+        count = self._pixels // (size[0] * size[1])
+        if patch is None:
+            count = self.config.chunk or fitting_chunk(max(size), self.device)
+        return list(torch.split(images, max(1, count)))
+
     def _features(self, images: Tensor, stride: int | None = None) -> Tensor:
         """Give features (B, h, w, D) of the patches of images, or (B, D) of whole images; float32."""
-        images, patch = images.to(self.device), self.config.patch
+        images, patch, stride = images.to(self.device), self.config.patch, stride or self.config.stride
+        network = self.network
         with torch.inference_mode(), autocast(self.device):
             if patch is None:
-                return self.network.embed(images).float()
-            stride = stride or self.config.stride
-            return embed_patches(
-                images, self.network.embed, patch=patch, stride=stride, chunk=self.config.chunk
-            ).float()
+                return network.embed(images).float()
+            if network.field is None or stride % STEP:
+                embedded = embed_patches(images, network.embed, patch=patch, stride=stride, chunk=self.config.chunk)
+            else:
+                embedded = embed_densely(
+                    images, network.embed_map, patch=patch, stride=stride, field=network.field, step=STEP
+                )
+            return embedded.float()
+
+    def _slabs_to_fit(self, images: Tensor) -> list[Tensor]:
+        """Cut images into slabs of few enough grid rows to hold the features of one slab of all images."""
+        assert self.config.patch is not None
+        patch, stride = self.config.patch, self.config.stride
+        _, columns = grid_shape(*self.config.size, patch, stride)
+        rows = max(1, 2**26 // (len(images) * columns * self.network.features))  # 256 MiB of float32
+        return slabs(images, patch, stride, rows)
+
+    def _features_of_all(self, slab: Tensor) -> Tensor:
+        return torch.cat([self._features(batch) for batch in self._batches(slab)])
 
     def _fit_stride(self, count: int) -> int:
         """Give the smallest multiple of the stride at which `count` images have at most `fit_patches` patches."""
@@ -269,11 +333,13 @@ class Detector:
 
     def _check(self, who: str, images: Tensor) -> None:
         check_images(who, images)
-        wanted = (3, *self.config.size)
-        if images.shape[1:] != wanted:
-            raise ValueError(
-                f"{who}: images of shape (N, {wanted[0]}, {wanted[1]}, {wanted[2]}) required, got {tuple(images.shape)}"
-            )
+        size, patch = self.config.size, self.config.patch
+        free = who == "localize" and self.config.density != "location"
+        if images.shape[1] != 3 or not (free or images.shape[2:] == size):
+            wanted = "H, W" if free else f"{size[0]}, {size[1]}"
+            raise ValueError(f"{who}: images of shape (N, 3, {wanted}) required, got {tuple(images.shape)}")
+        if patch is not None:
+            grid_shape(images.shape[2], images.shape[3], patch, self.config.stride)
 
 
 def hold_out(images: Tensor, share: float = 0.2) -> tuple[Tensor, Tensor]:
@@ -298,10 +364,6 @@ def hold_out(images: Tensor, share: float = 0.2) -> tuple[Tensor, Tensor]:
         raise ValueError(f"hold_out: at least 3 normal images required, got {len(images)}")
     count = min(max(1, round(len(images) * share)), len(images) - 2)
     return images[:-count], images[-count:]
-
-
-def _batches(images: Tensor, size: int) -> Iterable[Tensor]:
-    return (images[start : start + size] for start in range(0, len(images), size))
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

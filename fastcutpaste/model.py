@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from fastcutpaste.color import normalize
+from fastcutpaste.patchnet import PatchNet
 
 Precision = Literal["auto", "bf16", "fp32"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -28,16 +29,19 @@ class NetworkConfig:
     """Say which network to build.
 
     Attributes:
-        backbone: name of a torchvision classification model, or of a timm model where timm is installed.
+        backbone: "patchnet", or the name of a torchvision classification model, or of a timm model where timm is
+            installed.
         classes: number of classes of the pretext task.
         head: widths of the hidden layers of the projection head; empty: one linear layer.
         stage: node of the backbone whose output becomes the features ("layer3"); None: the pooled features.
+        patch: side of the patches a PatchNet is built for, pixels; other backbones take any size.
     """
 
     backbone: str = "resnet18"
     classes: int = 3
     head: tuple[int, ...] = (512, 128)
     stage: str | None = None
+    patch: int = 64
 
 
 class Network(nn.Module):
@@ -53,6 +57,7 @@ class Network(nn.Module):
 
     Attributes:
         features: D, width of the features.
+        field: pixels a side that one position of `embed_map` sees, where that has no padding; None: it has.
 
     Raises:
         ValueError: unknown backbone or stage, weights that do not fit or cannot be read.
@@ -64,9 +69,10 @@ class Network(nn.Module):
     def __init__(self, config: NetworkConfig | None = None, weights: str | Path | None = None) -> None:
         super().__init__()
         self.config = config or NetworkConfig()
-        self.backbone = _make_backbone(self.config.backbone, weights)
+        self.backbone = _make_backbone(self.config, weights)
         if self.config.stage is not None:
             self.backbone = _cut_at(self.backbone, self.config.stage)
+        self.field = self.backbone.field if isinstance(self.backbone, PatchNet) else None
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN))
         self.register_buffer("std", torch.tensor(IMAGENET_STD))
         self.eval()
@@ -81,9 +87,14 @@ class Network(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         """Give the features (B, D) of images (B, 3, H, W), uint8 0–255 or floating point 0–1."""
+        features = self.embed_map(images)
+        return features.mean((-2, -1)) if features.ndim == 4 else features
+
+    def embed_map(self, images: Tensor) -> Tensor:
+        """Give what the backbone makes of images: features (B, D), or the maps (B, D, h, w) they are the means of."""
         normalized = normalize(images, self.mean, self.std).contiguous(memory_format=torch.channels_last)
         features: Tensor = self.backbone(normalized)
-        return features.mean((-2, -1)) if features.ndim == 4 else features
+        return features
 
     def _probe(self) -> Tensor:
         """Give the features (1, D) of a black image."""
@@ -103,17 +114,22 @@ class Network(nn.Module):
         return scores
 
 
-def _make_backbone(name: str, weights: str | Path | None) -> nn.Module:
-    imagenet = weights == "imagenet"
+def _make_backbone(config: NetworkConfig, weights: str | Path | None) -> nn.Module:
+    name, imagenet = config.backbone, weights == "imagenet"
     build: Callable[..., nn.Module]
     names = torchvision.models.list_models(module=torchvision.models)
-    if name in names:
+    backbone: nn.Module
+    if name == "patchnet":
+        if imagenet:
+            raise ValueError("weights: a local file or none required for patchnet, got 'imagenet'")
+        backbone = PatchNet(config.patch)
+    elif name in names:
         build, pretrained = torchvision.models.get_model, {"weights": "DEFAULT" if imagenet else None}
         backbone = _without_classifier(build(name, **pretrained))
     else:
         timm = _timm()
         if timm is None or not timm.is_model(name):
-            names = names + (timm.list_models() if timm else [])
+            names = ["patchnet", *names, *(timm.list_models() if timm else [])]
             near = ", ".join(difflib.get_close_matches(name, names, 3)) or "resnet18"
             more = "" if timm else "; for timm's models: pip install 'fastcutpaste[timm]'"
             raise ValueError(f"backbone: a model of torchvision or timm required (near: {near}), got {name!r}{more}")

@@ -16,12 +16,13 @@ from torch import Tensor
 import fastcutpaste
 from fastcutpaste.console import people, show_progress
 from fastcutpaste.data import ImageSet, image_batches, load_images
-from fastcutpaste.dense import resize_map
+from fastcutpaste.dense import resize_map, score_maps
 from fastcutpaste.detector import Detector
 from fastcutpaste.files import written_whole
-from fastcutpaste.metrics import image_auroc, pixel_auroc, pro_auc
+from fastcutpaste.metrics import image_auroc, pixel_auroc, pixel_roc_curve, pro_auc, pro_curve, roc_curve
 from fastcutpaste.model import Network
-from fastcutpaste.report import write_heat_maps
+from fastcutpaste.page import Section, write_page
+from fastcutpaste.report import draw_curves, draw_heat_maps, draw_histogram, write_heat_maps
 from fastcutpaste.tasks import PretextTask
 from fastcutpaste.train import Report, TrainConfig, train
 from fastcutpaste.transforms import BaseAugmentation, CutPaste, CutPasteScar
@@ -114,7 +115,7 @@ def score_images(
         return detector.score(images, shown), None
     maps = detector.localize(images, shown)  # (N, H, W)
     originals = [resize_map(one[None], size)[0] for one, size in zip(maps, sizes, strict=True)]
-    return maps.amax((-2, -1)), originals
+    return score_maps(maps), originals
 
 
 def evaluate_scores(
@@ -153,24 +154,73 @@ def write_evaluation(
     masks: Sequence[Tensor] | None,
     results: dict[str, Any],
 ) -> dict[str, Any]:
-    """Write scores.csv, metrics.json and, where there are heat maps, a picture; give the paths."""
+    """Write scores.csv, metrics.json, report.html and, where there are heat maps, a picture; give the paths."""
     written = {"scores": str(folder / "scores.csv")}
     with written_whole(folder / "scores.csv") as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "kind", "score", "defective"])
         for path, kind, score in zip(images.paths, images.kinds, scores.tolist(), strict=True):
             writer.writerow([path, kind, f"{score:.6g}", score > detector.threshold])
+
+    def original(i: int) -> Tensor:
+        assert maps is not None
+        return load_images([images.paths[i]], (maps[i].shape[0], maps[i].shape[1])).pixels[0]
+
     if maps is not None:
         picture = folder / "heatmaps.png"
-
-        def original(i: int) -> Tensor:
-            return load_images([images.paths[i]], (maps[i].shape[0], maps[i].shape[1])).pixels[0]
-
         draw_examples(detector, original, maps, images.kinds, scores, picture, masks)
         written["heat_maps"] = str(picture)
     with written_whole(folder / "metrics.json") as temporary:
         temporary.write_text(json.dumps(results, indent=2) + "\n")
-    return written
+    write_report(folder / "report.html", detector, original, images.kinds, scores, maps, masks, results)
+    return written | {"report": str(folder / "report.html")}
+
+
+def write_report(
+    path: Path,
+    detector: Detector,
+    image_at: Callable[[int], Tensor],
+    kinds: Sequence[str | None],
+    scores: Tensor,
+    maps: Sequence[Tensor] | None,
+    masks: Sequence[Tensor] | None,
+    results: dict[str, Any],
+) -> None:
+    """Write what there is to see of an evaluation as one HTML page: curves, histogram, and heat maps kind by kind."""
+    labels = torch.tensor([kind != "good" for kind in kinds])
+    curves = {}
+    if "image_auroc" in results:
+        curves["image ROC"] = roc_curve(scores, labels), results["image_auroc"]
+    if "pixel_auroc" in results and maps is not None and masks is not None:
+        curves["pixel ROC"] = pixel_roc_curve(maps, masks), results["pixel_auroc"]
+        curves["per-region overlap, to 0.3"] = pro_curve(maps, masks), results["pro_auc"]
+    sections = [
+        Section("Scores", "How the images score; those right of the line are called defective.",
+                draw_histogram(scores, kinds, detector.threshold)),
+    ]  # fmt: skip
+    if curves:
+        sections.append(Section("Curves", "What is found, against the false alarms it costs.", draw_curves(curves)))
+    order = scores.argsort(descending=True).tolist()
+    low, high = heat_range(detector)
+    for kind in dict.fromkeys(kinds) if maps is not None else ():
+        assert maps is not None
+        of_kind = [i for i in order if kinds[i] == kind]
+        shown = of_kind[:3] + of_kind[3:][-3:]
+        figure = draw_heat_maps(
+            [image_at(i) for i in shown], [maps[i] for i in shown], low=low, high=high,
+            masks=None if masks is None else [masks[i] for i in shown], titles=_titles(detector, kinds, scores, shown),
+        )  # fmt: skip
+        which = "The three highest and the three lowest scores" if len(of_kind) > 6 else "All, the highest score first"
+        text = f"{which}, of {len(of_kind)} images; ▲ above the threshold"
+        sections.append(Section(str(kind), text + (", true defects in green." if masks is not None else "."), figure))
+    names = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro_auc": "per-region overlap",
+             "false_positive_rate": "false alarms", "detection_rate": "defects found"}  # fmt: skip
+    facts = {text: f"{results[name]:.3f}" for name, text in names.items() if name in results}
+    facts |= {f"image AUROC, {kind}": f"{area:.3f}" for kind, area in results.get("image_auroc_by_kind", {}).items()}
+    facts |= {"threshold": f"{detector.threshold:.2f}", "network": detector.network.config.backbone}
+    source = detector.provenance.get("data", {}).get("source", "unknown data")
+    write_page(path, f"Evaluation of {source}", f"{len(scores)} images, by fastcutpaste {fastcutpaste.__version__}.",
+               facts, sections)  # fmt: skip
 
 
 def draw_examples(
@@ -185,7 +235,6 @@ def draw_examples(
     """Draw a few heat maps of each kind, spread over the images given: not the best, not the worst."""
     low, high = heat_range(detector)
     chosen = _examples(kinds)
-    titles = [f"{kinds[i]}  {float(scores[i]):.1f}{' ▲' if scores[i] > detector.threshold else ''}" for i in chosen]
     write_heat_maps(
         [image_at(i) for i in chosen],
         [maps[i] for i in chosen],
@@ -193,8 +242,12 @@ def draw_examples(
         low=low,
         high=high,
         masks=None if masks is None else [masks[i] for i in chosen],
-        titles=titles,
+        titles=_titles(detector, kinds, scores, chosen),
     )
+
+
+def _titles(detector: Detector, kinds: Sequence[str | None], scores: Tensor, chosen: Sequence[int]) -> list[str]:
+    return [f"{kinds[i]}  {float(scores[i]):.1f}{' ▲' if scores[i] > detector.threshold else ''}" for i in chosen]
 
 
 def heat_range(detector: Detector) -> tuple[float, float]:

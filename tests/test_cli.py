@@ -97,6 +97,9 @@ def test_evaluate_measures_everything_and_draws_heat_maps(trained, category):
     assert set(result["image_auroc_by_kind"]) == {"crack", "stain"}
     assert "pixel auroc" in text
     assert Image.open(result["heat_maps"]).width > 300
+    page = Path(result["report"]).read_text(encoding="utf-8")
+    for shown in ("Evaluation of tile", "Curves", "crack", "stain", f"{result['image_auroc']:.3f}"):
+        assert shown in page
     written = json.loads((out / "evaluation/metrics.json").read_text())
     assert written["image_auroc"] == result["image_auroc"]
     rows = (out / "evaluation/scores.csv").read_text().splitlines()
@@ -111,11 +114,22 @@ def test_predict_scores_files_and_folders_as_the_detector_does(trained, category
     for row in result["results"]:
         assert row["defective"] == (row["score"] > result["threshold"])
         assert Image.open(row["heat_map"]).size > (100, 50)
+        assert row["defective"] or not row["regions"]
+        for region in row["regions"]:
+            assert 0 < region["area"] <= region["height"] * region["width"] <= 64 * 80
     verdicts = [line.split(maxsplit=2) for line in text.splitlines() if line.endswith(".png")]
     assert [path for _, _, path in verdicts] == [row["image"] for row in result["results"]]
     assert [word == "DEFECTIVE" for word, _, _ in verdicts] == [row["defective"] for row in result["results"]]
     alone, _ = run("predict", out / "detector.safetensors", one)
     torch.testing.assert_close(alone["results"][0]["score"], result["results"][0]["score"], rtol=1e-3, atol=1e-3)
+
+
+def test_export_writes_one_graph_beside_the_detector(trained):
+    out, _ = trained
+    result, text = run("export", out, "--format", "torch")
+    assert Path(result["exported"]) == out / "detector.pt2"
+    assert result["bytes"] == (out / "detector.pt2").stat().st_size > 1_000_000
+    assert "heat maps" in text
 
 
 def test_preview_writes_a_picture(category, tmp_path):
@@ -133,7 +147,7 @@ def test_whole_image_detectors_score_without_maps(category, tmp_path):
     assert not (tmp_path / "maps").exists()
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "evaluate", "predict", "preview"])
+@pytest.mark.parametrize("command", ["demo", "train", "evaluate", "predict", "export", "preview"])
 def test_help_tells_the_defaults(command, capsys):
     app.main([command, "--help"], standalone_mode=False)
     assert "default" in capsys.readouterr().out

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastcutpaste.dense import embed_patches, grid_shape, resize_map, spread_scores
+from fastcutpaste.dense import embed_patches, fitting_chunk, grid_shape, resize_map, score_maps, slabs, spread_scores
 
 GEOMETRIES = [  # height, width, patch, stride
     (20, 29, 8, 3),
@@ -109,6 +109,28 @@ def test_the_chunk_bounds_the_patches_a_pass_and_changes_nothing(chunk: int) -> 
     torch.testing.assert_close(features, embed_slowly(images, 8, 3), rtol=1e-12, atol=1e-9)
     assert max(passes) == min(chunk, 80)
     assert sum(passes) == 80
+
+
+def test_the_chunk_is_chosen_from_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = {"SC_AVPHYS_PAGES": 0, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr("os.sysconf", free.__getitem__)
+    chunks = []
+    for megabytes in (0, 8, 64, 10_000):
+        free["SC_AVPHYS_PAGES"] = megabytes * 256
+        chunks.append(fitting_chunk(64, torch.device("cpu")))
+    assert chunks == [1, 2, 16, 64]  # 1 MiB a patch, a quarter of what is free
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 100])
+@pytest.mark.parametrize(("height", "width", "patch", "stride"), GEOMETRIES)
+def test_slabs_one_under_the_other_hold_the_grid(height: int, width: int, patch: int, stride: int, rows: int) -> None:
+    images = draw_images(2, height, width)
+    whole = embed_patches(images, embed, patch=patch, stride=stride)
+    parts = slabs(images, patch, stride, rows)
+    assert len(parts) == -(-whole.shape[1] // rows)
+    assert all(part.data_ptr() >= images.data_ptr() for part in parts)
+    joined = torch.cat([embed_patches(part, embed, patch=patch, stride=stride) for part in parts], 1)
+    torch.testing.assert_close(joined, whole, rtol=1e-12, atol=1e-12)
 
 
 def test_memory_format_and_strides_of_the_images_change_no_feature() -> None:
@@ -240,3 +262,8 @@ def test_a_resized_map_has_the_size_asked_for_and_keeps_its_direction(size: tupl
 
 def test_a_resized_constant_map_is_constant() -> None:
     torch.testing.assert_close(resize_map(torch.full((1, 8, 8), 2.0), (5, 21)), torch.full((1, 5, 21), 2.0))
+
+
+def test_an_image_scores_the_highest_pixel_of_its_map() -> None:
+    maps = draw_scores(3, 9, 11, 1, 1)
+    assert score_maps(maps).tolist() == [max(max(row) for row in one) for one in maps.tolist()]

@@ -9,12 +9,12 @@ import torch
 from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
+from fastcutpaste.covariance import SHRINKAGE_FLOOR, ledoit_wolf
 from fastcutpaste.density import (
-    SHRINKAGE_FLOOR,
     GaussianDensity,
     KernelDensity,
+    LocationDensity,
     density_from_state,
-    ledoit_wolf,
     make_density,
 )
 
@@ -32,12 +32,13 @@ def draw_features(
     return (rows @ mixing + shift * torch.linspace(0.5, 1.5, width, dtype=torch.float64)).to(dtype)
 
 
-def assert_equals_sklearn(features: Tensor, chunk: int = 16384) -> None:
+def assert_equals_sklearn(features: Tensor, batch: int | None = None) -> None:
     reference = LedoitWolf().fit(features.double().numpy())
-    mean, covariance, shrinkage = ledoit_wolf(features, chunk=chunk)
+    mean, covariance, shrinkage = ledoit_wolf(features if batch is None else torch.split(features, batch))
     scale = float(np.trace(reference.covariance_)) / features.shape[1]
     assert mean.dtype == covariance.dtype == torch.float64
-    torch.testing.assert_close(mean, torch.from_numpy(reference.location_), rtol=1e-9, atol=1e-9)
+    close = 1e-9 if len(features) < 2048 else 1e-6  # above, chunks are summed in float32
+    torch.testing.assert_close(mean, torch.from_numpy(reference.location_), rtol=close, atol=close)
     torch.testing.assert_close(covariance, torch.from_numpy(reference.covariance_), rtol=1e-5, atol=1e-5 * scale)
     assert shrinkage == pytest.approx(reference.shrinkage_, rel=1e-5, abs=2 * SHRINKAGE_FLOOR)
 
@@ -65,13 +66,19 @@ def test_ledoit_wolf_equals_sklearn_with_a_feature_that_never_varies() -> None:
     assert_equals_sklearn(features)
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 100, 333])
-def test_chunk_size_does_not_change_the_result(chunk: int) -> None:
+@pytest.mark.parametrize("batch", [1, 7, 100, 333])
+def test_batches_give_what_all_rows_at_once_do(batch: int) -> None:
     features = draw_features(333, 12, shift=50.0)
-    features[:40] += 25.0  # the first chunk is not like the rest: its mean is a poor shift
-    assert_equals_sklearn(features, chunk=chunk)
-    whole, chunked = ledoit_wolf(features), ledoit_wolf(features, chunk=chunk)
-    torch.testing.assert_close(chunked, whole, rtol=1e-9, atol=1e-9)
+    features[:40] += 25.0  # the first rows are not like the rest: their mean is a poor shift
+    assert_equals_sklearn(features, batch)
+    whole, streamed = ledoit_wolf(features), ledoit_wolf(iter(torch.split(features, batch)))
+    torch.testing.assert_close(streamed, whole, rtol=1e-5, atol=1e-5)
+    exact = ledoit_wolf(iter(torch.split(features.double(), batch)))
+    torch.testing.assert_close(exact, ledoit_wolf(features.double()), rtol=1e-9, atol=1e-9)
+
+
+def test_more_rows_and_columns_than_one_product_takes_equal_sklearn() -> None:
+    assert_equals_sklearn(draw_features(5000, 300))
 
 
 def test_shrinkage_never_falls_below_its_floor() -> None:
@@ -188,6 +195,92 @@ def test_kernel_memory_larger_than_the_data_keeps_all_in_order() -> None:
     )
 
 
+@pytest.mark.parametrize("batch", [1, 9, 30])
+def test_kernel_keeps_no_more_than_its_memory_of_batches_and_any_row_as_likely(batch: int) -> None:
+    training = draw_features(50, 6)
+    counts = torch.zeros(50)
+    for seed in range(200):
+        generator = torch.Generator().manual_seed(seed)
+        state = KernelDensity(memory=10).fit(iter(torch.split(training, batch)), generator=generator).state()
+        kept = state["rows"] + state["center"]
+        counts[(kept[:, None] - training).abs().amax(2).argmin(1)] += 1
+    assert counts.sum() == 2000
+    assert counts.min() > 15  # 40 expected, standard deviation 5.7
+    assert counts.max() < 65
+
+
+def test_a_kernel_made_by_name_has_a_memory_and_keeps_the_same_rows_every_time() -> None:
+    training = draw_features(10_050, 3)
+    state = torch.get_rng_state()
+    first, second = (make_density("kernel").fit(training) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert len(first.state()["rows"]) == 10_000
+    assert torch.equal(first.state()["rows"], second.state()["rows"])
+
+
+def draw_grid(count: int, height: int, width: int, features: int, seed: int = 0) -> Tensor:
+    """Draw features (count, height, width, features) of another mean and mixing at every place."""
+    places = [draw_features(count, features, seed * 1000 + i, shift=i) for i in range(height * width)]
+    return torch.stack(places, 1).view(count, height, width, features)
+
+
+@pytest.mark.parametrize(("count", "width"), [(2, 5), (7, 30), (40, 12), (65, 80)])
+def test_location_score_is_the_mahalanobis_distance_of_each_place(count: int, width: int) -> None:
+    training, features = draw_grid(count, 2, 3, width), draw_grid(4, 2, 3, width, seed=1)
+    score = LocationDensity().fit(training).score(features)
+    assert score.shape == (4, 2, 3)
+    for y in range(2):
+        for x in range(3):
+            if count == 2:  # scikit-learn shrinks two rows by 0 and is left with a singular matrix
+                expected = GaussianDensity().fit(training[:, y, x]).score(features[:, y, x])
+            else:
+                expected = mahalanobis(training[:, y, x], features[:, y, x])
+            torch.testing.assert_close(score[:, y, x], expected, rtol=2e-3, atol=2e-3)
+
+
+def test_of_a_low_rank_the_strongest_directions_are_kept_and_the_rest_share_their_variance() -> None:
+    training, features = draw_grid(50, 1, 2, 20), draw_grid(6, 1, 2, 20, seed=1)
+    density = LocationDensity(rank=4).fit(training)
+    assert density.state()["directions"].shape == (1, 2, 4, 20)
+    for x in range(2):
+        mean, covariance, _ = ledoit_wolf(training[:, 0, x])
+        values, vectors = torch.linalg.eigh(covariance)
+        values[:-4] = values[:-4].mean()
+        low = vectors @ values.diag() @ vectors.T
+        z = features[:, 0, x].double() - mean
+        expected = (z * torch.linalg.solve(low, z.T).T).sum(1).sqrt().float()
+        torch.testing.assert_close(density.score(features)[:, 0, x], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_location_bands_give_what_the_whole_grid_does_and_a_state_round_trip_keeps_scores() -> None:
+    training, features = draw_grid(9, 5, 2, 6), draw_grid(3, 5, 2, 6, seed=1)
+    whole = LocationDensity().fit(training)
+    banded = LocationDensity().fit(training[:, top : top + 2] for top in (0, 2, 4))
+    for name, tensor in whole.state().items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(banded.state()[name], tensor)
+    loaded = density_from_state(whole.state())
+    assert isinstance(loaded, LocationDensity)
+    assert torch.equal(loaded.score(features), whole.score(features))
+    assert torch.equal(whole.score(features[0]), whole.score(features)[0])
+
+
+def test_location_errors_say_what_came() -> None:
+    training = draw_grid(5, 2, 3, 4)
+    with pytest.raises(ValueError, match=r"LocationDensity: \(N of at least 2, h, w, D\) required, got \(1, 2, 3, 4\)"):
+        LocationDensity().fit(training[:1])
+    with pytest.raises(ValueError, match=r"LocationDensity: features \(N, h, w, D\) required, got none"):
+        LocationDensity().fit([])
+    with pytest.raises(ValueError, match="features that differ between images at every place required"):
+        LocationDensity().fit(training[:1].expand(5, -1, -1, -1))
+    density = LocationDensity().fit(training)
+    with pytest.raises(ValueError, match=r"features \(\.\.\., 2, 3, 4\) required, got \(5, 3, 2, 4\)"):
+        density.score(training.transpose(1, 2))
+    training[1, 1, 1, 1] = torch.nan
+    with pytest.raises(ValueError, match="LocationDensity: finite features required, got 1 of 30 rows"):
+        LocationDensity().fit(training)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_features_further_out_score_higher(kind: str) -> None:
     training = draw_features(200, 6)
@@ -284,11 +377,9 @@ def test_errors_of_fit_say_what_came(kind: str) -> None:
     features[2, 1], features[2, 3], features[7, 0] = torch.nan, torch.inf, -torch.inf
     with pytest.raises(ValueError, match=f"{who}: finite features required, got 2 of 10 rows with NaN or infinity"):
         make_density(kind).fit(features)
-    with pytest.raises(
-        ValueError, match=r"Density: features \(\.\.\., D\) with D of at least 1 required, got \(5, 0\)"
-    ):
+    with pytest.raises(ValueError, match=r"features \(\.\.\., D\) with D of at least 1 required, got \(5, 0\)"):
         make_density(kind).fit(torch.zeros(5, 0))
-    with pytest.raises(ValueError, match=r"Density: features \(\.\.\., D\) with D of at least 1 required, got \(\)"):
+    with pytest.raises(ValueError, match=r"features \(\.\.\., D\) with D of at least 1 required, got \(\)"):
         make_density(kind).fit(torch.tensor(1.0))
 
 
@@ -312,16 +403,18 @@ def test_errors_of_score_say_what_came(kind: str) -> None:
 
 
 def test_errors_of_settings_and_states_say_what_came() -> None:
-    with pytest.raises(ValueError, match=r"ledoit_wolf: features \(N, D\) required, got \(2, 3, 4\)"):
-        ledoit_wolf(torch.zeros(2, 3, 4))
-    with pytest.raises(ValueError, match="ledoit_wolf: chunk of at least 1 row required, got 0"):
-        ledoit_wolf(draw_features(10, 4), chunk=0)
+    with pytest.raises(ValueError, match="ledoit_wolf: at least 2 rows of features required, got none"):
+        ledoit_wolf([])
+    with pytest.raises(ValueError, match="ledoit_wolf: features of width 4 required, got 5"):
+        ledoit_wolf([torch.ones(2, 4), torch.ones(2, 5)])
+    with pytest.raises(ValueError, match="LocationDensity: a rank of at least 1 required, got 0"):
+        LocationDensity(rank=0)
     with pytest.raises(ValueError, match="KernelDensity: memory of at least 2 features required, got 1"):
         KernelDensity(memory=1)
-    with pytest.raises(ValueError, match="make_density: one of gaussian, kernel required, got 'gauss'"):
+    with pytest.raises(ValueError, match="make_density: one of gaussian, kernel, location required, got 'gauss'"):
         make_density("gauss")
     with pytest.raises(ValueError, match="GaussianDensity: tensors mean, whitening, offset required, got mean"):
         GaussianDensity.from_state({"mean": torch.zeros(3)})
-    names = r"gaussian \(mean, whitening, offset\) or kernel \(rows, center, gamma, offset\)"
+    names = r"gaussian \(mean, whitening, offset\) or kernel \(.*\) or location \(mean, directions, scale\)"
     with pytest.raises(ValueError, match=f"density_from_state: tensors of {names} required, got none"):
         density_from_state({})

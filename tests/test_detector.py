@@ -4,6 +4,8 @@ import functools
 import json
 import math
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fastcutpaste import detector as module
-from fastcutpaste.density import GaussianDensity, KernelDensity
+from fastcutpaste.dense import slabs
+from fastcutpaste.density import GaussianDensity, KernelDensity, LocationDensity
 from fastcutpaste.detector import FORMAT, Detector, DetectorConfig, hold_out
 from fastcutpaste.model import Network, NetworkConfig
 
@@ -189,9 +192,10 @@ def test_the_grid_is_thinned_out_until_the_patches_are_few_enough(limit: int, mo
     counts: list[int] = []
     fit = GaussianDensity.fit
 
-    def counted(self: GaussianDensity, features: Tensor) -> GaussianDensity:
-        counts.append(len(features))
-        return fit(self, features)
+    def counted(self: GaussianDensity, features: Iterable[Tensor]) -> GaussianDensity:
+        batches = list(features)
+        counts.append(sum(batch[..., 0].numel() for batch in batches))
+        return fit(self, batches)
 
     monkeypatch.setattr(GaussianDensity, "fit", counted)
     make_fitted(replace(PATCHES, fit_patches=limit), count=10)  # 8 images, 21 patches each
@@ -259,17 +263,147 @@ def test_progress_sees_every_batch() -> None:
         heard.clear()
 
 
-def test_images_of_another_size_are_refused(fitted: Detector) -> None:
+def test_images_of_another_size_are_refused_where_they_cannot_be_scored(fitted: Detector) -> None:
     message = r": images of shape \(N, 3, 40, 72\) required, got \(4, 3, 72, 40\)"
     turned = draw_images(4, size=(72, 40))
     with pytest.raises(ValueError, match="fit" + message):
         Detector(fitted.network, fitted.config).fit(turned, turned)
-    with pytest.raises(ValueError, match=message):
-        fitted.score(turned)
-    with pytest.raises(ValueError, match="localize" + message):
-        fitted.localize(turned)
     with pytest.raises(ValueError, match=r"required, got \(4, 1, 40, 72\)"):
         fitted.score(draw_images(4)[:, :1])
+    if fitted.config.patch is None:
+        with pytest.raises(ValueError, match="score" + message):
+            fitted.score(turned)
+        return
+    assert fitted.localize(turned).shape == (4, 72, 40)
+    with pytest.raises(ValueError, match="patch grid: an image of at least 24×24 pixels required, got 23×40"):
+        fitted.localize(draw_images(2, size=(23, 40)))
+
+
+def test_pixels_that_are_not_finite_are_refused(patches: Detector) -> None:
+    images = draw_images(2) / 255
+    images[1, 0, 3, 4] = torch.nan
+    with pytest.raises(ValueError, match="localize: images of finite pixels required, got NaN or infinity"):
+        patches.localize(images)
+
+
+def make_patchnet(config: DetectorConfig, count: int = 12) -> Detector:
+    torch.manual_seed(0)
+    network = Network(NetworkConfig("patchnet", patch=config.patch or 64, head=()))
+    with torch.no_grad():
+        for seed in range(10):
+            network(draw_images(8, seed))  # batch norms that have seen images
+    return Detector(network, config).fit(*hold_out(draw_images(count, size=config.size)))
+
+
+@pytest.mark.parametrize("density", ["gaussian", "location"])
+def test_a_network_without_padding_scores_densely_what_it_scores_patch_by_patch(
+    density: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = make_patchnet(DetectorConfig(SIZE, patch=24, stride=4, density=density))
+    images = draw_images(3, seed=1)
+    passes: list[tuple[int, ...]] = []
+    embed_map = detector.network.embed_map
+
+    def counted(batch: Tensor) -> Tensor:
+        passes.append(tuple(batch.shape))
+        return embed_map(batch)
+
+    monkeypatch.setattr(detector.network, "embed_map", counted)
+    dense = detector.localize(images)
+    assert passes == [(3, 3, *SIZE)]
+    monkeypatch.setattr(detector.network, "field", None)
+    exact = detector.localize(images)
+    assert sum(count for count, *_ in passes[1:]) == 3 * 5 * 13  # patches, of each image
+    assert {shape[1:] for shape in passes[1:]} == {(3, 24, 24)}
+    assert exact.std() > 0.01
+    torch.testing.assert_close(dense, exact, rtol=1e-3, atol=1e-3)
+
+
+def test_a_stride_between_the_positions_of_the_map_is_scored_patch_by_patch() -> None:
+    images = draw_images(2, seed=1)
+    odd = make_patchnet(DetectorConfig(SIZE, patch=24, stride=3))
+    assert odd.localize(images).shape == (2, *SIZE)
+    assert odd._features(images).shape == (2, 6, 17, 256)
+
+
+@pytest.mark.parametrize("backbone", ["patchnet", "resnet18"])
+def test_a_large_image_has_no_seams(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastcutpaste.model.computes_bf16", lambda _: False)
+    detector = make_fitted() if backbone == "resnet18" else make_patchnet(DetectorConfig(SIZE, patch=24, stride=8))
+    image = draw_images(1, seed=5, size=(131, 77))
+    whole = detector.localize(image)
+    for rows in (1, 3):
+        monkeypatch.setattr(Detector, "_pixels", 77 * (24 + (rows - 1) * 8))
+        torch.testing.assert_close(detector.localize(image), whole, rtol=1e-3, atol=1e-3)
+
+
+def test_a_density_per_location_finds_what_is_normal_elsewhere(tmp_path: Path) -> None:
+    """A bright square on the left is normal, on the right it is a defect: only a density per location can tell."""
+    config = DetectorConfig(SIZE, patch=24, stride=8, density="location")
+    images = draw_images(14)
+    images[:, :, 8:20, 4:16] = 255
+    moved = draw_images(2, seed=9)
+    moved[:, :, 8:20, 4:16] = 255
+    moved[1, :, 8:20, 52:64] = 255
+    located = Detector(network(), config).fit(*hold_out(images))
+    scores = located.score(moved)
+    assert scores[0] <= located.threshold * 1.5
+    assert scores[1] > located.threshold * 2
+    assert located.localize(moved)[1].argmax() % SIZE[1] > 40
+    located.save(tmp_path / "located.safetensors")
+    torch.testing.assert_close(Detector.load(tmp_path / "located.safetensors").score(moved), scores)
+    with pytest.raises(ValueError, match=r"localize: images of shape \(N, 3, 40, 72\) required"):
+        located.localize(draw_images(1, size=(48, 72)))
+
+
+def test_location_features_are_fitted_slab_by_slab(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastcutpaste.model.computes_bf16", lambda _: False)
+    config = DetectorConfig(SIZE, patch=24, stride=8, density="location")
+    images = hold_out(draw_images(8))
+    whole = Detector(network(), config).fit(*images)
+    monkeypatch.setattr(Detector, "_slabs_to_fit", lambda self, images: slabs(images, 24, 8, 1))
+    banded = Detector(network(), config).fit(*images)
+    assert whole.density
+    assert banded.density
+    scores = (detector.localize(draw_images(3, seed=1)) for detector in (whole, banded))
+    torch.testing.assert_close(*scores, rtol=1e-3, atol=1e-3)
+
+
+def test_memory_does_not_grow_with_the_number_of_images() -> None:
+    """In a process of its own, whose largest size is asked for after 10 images and after 400."""
+    code = """
+import resource, torch
+from fastcutpaste.detector import Detector, DetectorConfig
+from fastcutpaste.model import Network, NetworkConfig
+torch.set_num_threads(1)
+network = Network(NetworkConfig("patchnet", patch=32, head=()))
+images = torch.randint(0, 256, (400, 3, 64, 64), dtype=torch.uint8)
+for density in ("gaussian", "kernel"):
+    detector = Detector(network, DetectorConfig((64, 64), 32, 4, density))
+    sizes = []
+    for count in (80, 80, 400):
+        detector.fit(images[:count], images[:2]).localize(images[:count])
+        sizes.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    print(sizes[1], sizes[2])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for line in done.stdout.splitlines():
+        before, after = map(int, line.split())  # MiB; 320 more images have 25 MiB of features, and 5 MiB of maps
+        assert after - before < 15
+
+
+def test_a_density_of_another_network_or_grid_is_refused() -> None:
+    narrow = GaussianDensity().fit(torch.rand(20, 7))
+    with pytest.raises(ValueError, match="GaussianDensity: features of width 7 required, got 64"):
+        Detector(network(), PATCHES, narrow)
+    located = LocationDensity().fit(torch.rand(4, 3, 7, 64))
+    assert Detector(network(), replace(PATCHES, density="location"), located).density is located
+    with pytest.raises(ValueError, match=r"LocationDensity: features \(\.\.\., 3, 7, 64\) required, got \(2, 4, 64\)"):
+        Detector(network(), replace(PATCHES, stride=16), located)
+    with pytest.raises(ValueError, match="patches of at least the network's 19 pixels required, got 18"):
+        Detector(Network(NetworkConfig("patchnet", patch=19)), replace(PATCHES, patch=18))
+    with pytest.raises(ValueError, match="'gaussian' or 'kernel' required for whole images, got 'location'"):
+        replace(WHOLE, density="location")
 
 
 def test_a_detector_of_whole_images_draws_no_heat_map(whole: Detector) -> None:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from fastcutpaste.demo import make_demo, write_demo
+from fastcutpaste.export import export_detector
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -40,6 +41,10 @@ def test_train_score_localize(bricks, tmp_path):
     assert Image.open(tmp_path / "map.png").size == (64, 64)
     assert 0 <= y < 64
     assert 0 <= x < 64
+    pytest.importorskip("onnxruntime", reason="pip install 'fastcutpaste[export]'")
+    export_detector(detector, tmp_path / "detector.onnx")
+    found = load("score_with_onnxruntime").main(tmp_path / "detector.onnx", bricks / "test/chip")
+    assert found[image.name] == pytest.approx(score, rel=0.05)  # resized by another hand where sizes differ
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)

@@ -20,9 +20,11 @@ LAYERS = {
     "console": (0, set()),
     "decode": (0, set()),
     "defects": (0, set()),
-    "density": (0, set()),
+    "covariance": (0, set()),
+    "density": (1, {"covariance"}),
     "files": (0, set()),
     "metrics": (0, set()),
+    "patchnet": (0, set()),
     "color": (1, {"checks"}),
     "data": (1, {"decode"}),
     "demo": (1, {"defects", "files"}),
@@ -30,13 +32,16 @@ LAYERS = {
     "placement": (2, {"checks", "color"}),
     "slices": (3, {"color", "placement"}),
     "functional": (4, {"checks", "color", "placement", "slices"}),
-    "model": (2, {"color"}),
+    "model": (2, {"color", "patchnet"}),
     "transforms": (5, {"checks", "color", "functional", "placement"}),
-    "detector": (3, {"checks", "dense", "density", "files", "metrics", "model"}),
+    "detector": (3, {"checks", "dense", "density", "files", "metrics", "model", "patchnet"}),
     "tasks": (6, {"color", "functional", "placement", "transforms"}),
     "baselines": (6, {"checks", "functional", "transforms"}),
     "foreground": (6, {"checks", "placement", "transforms"}),
-    "report": (4, {"files"}),
+    "export": (4, {"dense", "detector", "files", "patchnet"}),
+    "page": (1, {"files"}),
+    "regions": (0, set()),
+    "report": (4, {"files", "metrics"}),
     "adapters/__init__": (0, set()),
     "adapters/dali": (7, {"checks", "color", "placement"}),
     "adapters/kornia": (7, {"functional", "placement", "transforms"}),
@@ -45,15 +50,16 @@ LAYERS = {
     "train": (7, {"functional", "model", "tasks", "transforms"}),
     "runs": (
         8,
-        {"__init__", "console", "data", "dense", "detector", "files", "metrics", "model", "report", "tasks"}
+        {"__init__", "console", "data", "dense", "detector", "files", "metrics", "model", "page", "report", "tasks"}
         | {"train", "transforms"},
     ),
     "cli/__init__": (9, {"__init__", "console"}),
     "cli/options": (0, set()),
-    "cli/demo": (9, {"cli/options", "console", "demo", "detector", "model", "runs", "train"}),
+    "cli/demo": (9, {"cli/options", "console", "demo", "dense", "detector", "model", "runs", "train"}),
     "cli/train": (9, {"cli/options", "console", "data", "detector", "model", "runs", "train"}),
     "cli/evaluate": (9, {"cli/options", "console", "data", "runs"}),
-    "cli/predict": (9, {"cli/options", "console", "data", "report", "runs"}),
+    "cli/predict": (9, {"cli/options", "console", "data", "regions", "report", "runs"}),
+    "cli/export": (9, {"cli/options", "console", "export", "runs"}),
     "cli/preview": (
         9,
         {"baselines", "cli/options", "console", "data", "foreground", "report", "transforms"},
@@ -73,7 +79,7 @@ TORCH_ALONE = {
     "foreground",
     "tasks",
 }
-TORCH_ALONE |= {"files", "dense", "density"}
+TORCH_ALONE |= {"files", "covariance", "dense", "density", "patchnet"}
 
 
 def imported_modules(source, modules):

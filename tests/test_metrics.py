@@ -10,7 +10,15 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from fastcutpaste.metrics import image_auroc, pixel_auroc, pro_auc, pro_curve, roc_curve, threshold_at_fpr
+from fastcutpaste.metrics import (
+    image_auroc,
+    pixel_auroc,
+    pixel_roc_curve,
+    pro_auc,
+    pro_curve,
+    roc_curve,
+    threshold_at_fpr,
+)
 
 Arrays = list[NDArray[Any]]
 
@@ -304,3 +312,13 @@ def test_threshold_errors_say_what_came() -> None:
         threshold_at_fpr(np.zeros((2, 2)), 0.1)
     with pytest.raises(ValueError, match="threshold_at_fpr: finite scores required, got 1 of 2 NaN or infinite"):
         threshold_at_fpr([1.0, np.inf], 0.1)
+
+
+def test_the_area_under_the_pixel_curve_is_the_pixel_auroc():
+    generator = np.random.default_rng(0)
+    maps, masks = list(generator.random((3, 9, 8)).round(1)), list(generator.random((3, 9, 8)) > 0.7)
+    x, y = pixel_roc_curve(maps, masks)
+    assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
+    assert np.trapezoid(y, x) == pytest.approx(pixel_auroc(maps, masks))
+    with pytest.raises(ValueError, match="pixel_roc_curve: both defect and defect-free pixels required"):
+        pixel_roc_curve(maps, [mask & False for mask in masks])

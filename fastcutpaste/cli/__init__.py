@@ -15,6 +15,7 @@ COMMANDS = {  # each in the module of its name, loaded when it is called: --help
     "train": "Train a detector on normal images.",
     "evaluate": "Measure a detector on labelled images.",
     "predict": "Score images and say which are defective.",
+    "export": "Write a detector as one graph for other runtimes.",
     "preview": "Draw every transform on your images.",
 }
 

@@ -10,6 +10,7 @@ import torch
 from fastcutpaste.cli.options import DEVICE_OPTION, SEED_OPTION, device_named, finish
 from fastcutpaste.console import people, show_progress
 from fastcutpaste.demo import TEXTURES, make_demo, write_demo
+from fastcutpaste.dense import score_maps
 from fastcutpaste.detector import Detector, DetectorConfig
 from fastcutpaste.model import Network
 from fastcutpaste.runs import (
@@ -48,7 +49,7 @@ def demo(texture: str, seed: int, out: Path, steps: int, device: str) -> None:
 
     def measure(detector: Detector) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor]:
         maps = detector.localize(images.test, show_progress)
-        scores = maps.amax((-2, -1))
+        scores = score_maps(maps)
         return evaluate_scores(scores, images.kinds, detector.threshold, list(maps), list(images.masks)), maps, scores
 
     torch.manual_seed(seed)

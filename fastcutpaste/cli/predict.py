@@ -8,6 +8,7 @@ import click
 from fastcutpaste.cli.options import DEVICE_OPTION, device_named, finish
 from fastcutpaste.console import people
 from fastcutpaste.data import find_test_images, load_images
+from fastcutpaste.regions import find_regions
 from fastcutpaste.report import write_heat_maps
 from fastcutpaste.runs import heat_range, load_run, score_images
 
@@ -18,7 +19,7 @@ from fastcutpaste.runs import heat_range, load_run, score_images
 @click.option("--heatmaps", type=click.Path(path_type=Path), help="Folder for one overlay picture per image.")
 @DEVICE_OPTION
 def predict(run: Path, images: tuple[Path, ...], heatmaps: Path | None, device: str) -> None:
-    """Score IMAGES (files or folders) with the detector in RUN and say which are defective."""
+    """Score IMAGES (files or folders) with the detector in RUN and say which are defective, and where."""
     detector = load_run(run, device_named(device))
     if heatmaps is not None and detector.config.patch is None:
         raise ValueError("predict --heatmaps: a detector trained on patches required, got one of whole images")
@@ -29,6 +30,8 @@ def predict(run: Path, images: tuple[Path, ...], heatmaps: Path | None, device: 
     for i, path in enumerate(paths):
         score = float(scores[i])
         results.append({"image": str(path), "score": score, "defective": score > detector.threshold})
+        if maps is not None:  # boxes in pixels of the file
+            results[-1]["regions"] = [region._asdict() for region in find_regions(maps[i], detector.threshold)]
         if heatmaps is not None and maps is not None:
             picture = heatmaps / f"{i:04d}_{path.stem}.png"
             original = load_images([path], sizes[i]).pixels[0]

@@ -26,10 +26,11 @@ from fastcutpaste.train import PRESETS, TrainConfig
 @click.option("--stride", type=int, help="Pixels between scored patches.  [default: 4; quick: 16]")
 @click.option("--steps", type=int, help="Updates, instead of the preset's.")
 @click.option("--batch", type=int, help="Normal images a step, instead of the preset's; the task triples them.")
-@click.option("--backbone", default="resnet18", show_default=True, help="Any torchvision or timm classification model.")
+@click.option("--backbone", default="resnet18", show_default=True,
+              help="patchnet: heat maps in one pass; or any torchvision or timm classification model.")  # fmt: skip
 @click.option("--weights", help="'imagenet', or a local file of the backbone's weights.  [default: from scratch]")
 @click.option("--stage", help="Node of the backbone whose output is the features, such as layer3.")
-@click.option("--density", type=click.Choice(["gaussian", "kernel"]), default="gaussian", show_default=True)
+@click.option("--density", type=click.Choice(["gaussian", "kernel", "location"]), default="gaussian", show_default=True)
 @click.option("--fpr", default=0.05, show_default=True, help="Share of normal images that may be called defective.")
 @click.option(
     "--held-out",
@@ -60,7 +61,7 @@ def train(
     stride = (16 if preset == "quick" else 4) if stride is None else stride
     scoring = DetectorConfig(size_of(size), patch=crop or None, stride=stride, density=density, false_positive_rate=fpr)
     torch.manual_seed(seed)
-    network = Network(NetworkConfig(backbone, stage=stage), weights).to(target)
+    network = Network(NetworkConfig(backbone, stage=stage, patch=crop or 64), weights).to(target)
     found = find_training_images(data)
     claim(out, overwrite)
     images = load_images(found.paths, scoring.size, progress=True).pixels.to(target)
