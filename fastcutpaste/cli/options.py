@@ -26,6 +26,19 @@ def device_named(name: str) -> torch.device:
     return torch.device(name)
 
 
+def seeds_of(text: str) -> list[int]:
+    """Give the numbers of --seeds: "3", "0-4" or "0,2,7"."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or int(last or first) < int(first):
+            raise ValueError(f"--seeds: a number, a range such as 0-4 or a list such as 0,2,7 required, got {text!r}")
+        numbers += range(int(first), int(last or first) + 1)
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"--seeds: each seed once required, got {text!r}")
+    return numbers
+
+
 def size_of(text: str) -> tuple[int, int]:
     """Give the (height, width) of --size."""
     parts = text.lower().split("x")
