@@ -66,11 +66,12 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], Facts]:
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path}: a whole checkpoint required, got a damaged or another file ({reason})") from error
-    if about["format"] != FORMAT:
-        raise ValueError(f"{path}: a checkpoint of format {FORMAT} required, got {about['format']}")
+    if about.get("format") != FORMAT:
+        raise ValueError(f"{path}: a checkpoint of format {FORMAT} required, got {about.get('format')}")
     if checksum != _checksum(tensors, about):
         raise ValueError(f"{path}: a whole checkpoint required, got a damaged one (its checksum is another)")
-    return tensors, about["facts"]
+    facts: Facts = about["facts"]
+    return tensors, facts
 
 
 def differences(before: Facts, now: Facts, prefix: str = "") -> list[str]:
