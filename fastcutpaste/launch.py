@@ -1,8 +1,8 @@
 """Devices, precision and processes: Lightning Fabric, asked in this library's words."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -11,6 +11,7 @@ from fastcutpaste.model import computes_bf16
 
 Precision = Literal["auto", "bf16", "fp16", "tf32", "fp32"]
 PRECISIONS: tuple[Precision, ...] = ("auto", "bf16", "fp16", "tf32", "fp32")
+Item = TypeVar("Item")
 _MIXED: dict[Precision, Literal["bf16-mixed", "16-mixed"]] = {"bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -79,3 +80,17 @@ def matrix_products(precision: Precision) -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(before[0])
         torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def share_of(items: Sequence[Item], fabric: Fabric) -> list[Item]:
+    """Give this process's share of a list: every n-th item of n processes."""
+    return list(items[fabric.global_rank :: fabric.world_size])
+
+
+def gathered(mine: Sequence[Item], fabric: Fabric) -> list[Item]:
+    """Put the shares of all processes back into the list's order; every process gets the whole list."""
+    if fabric.world_size == 1:
+        return list(mine)
+    shares: list[list[Item]] = [[] for _ in range(fabric.world_size)]
+    torch.distributed.all_gather_object(shares, list(mine))
+    return [share[turn] for turn in range(len(shares[0])) for share in shares if turn < len(share)]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 
 import fastcutpaste
@@ -14,7 +15,9 @@ from fastcutpaste.console import show_progress
 from fastcutpaste.data import ImageSet, load_images
 from fastcutpaste.dense import resize_map
 from fastcutpaste.detector import Detector
+from fastcutpaste.ensemble import ENSEMBLE_FILE, Ensemble, Scored
 from fastcutpaste.files import written_whole
+from fastcutpaste.launch import gathered, share_of
 from fastcutpaste.metrics import image_auroc, pixel_auroc, pro_auc
 from fastcutpaste.report import write_heat_maps
 
@@ -71,20 +74,40 @@ def _mark(folder: Path, note: str) -> None:
         temporary.write_text(f"a run of fastcutpaste {fastcutpaste.__version__}\n{note}")
 
 
-def load_run(run: Path, device: torch.device) -> Detector:
-    """Load the detector of a run folder, or a detector file.
+def load_run(run: Path, device: torch.device) -> Detector | Ensemble:
+    """Load the detector of a run folder, those of several seeds, or a detector file.
 
     Raises:
         ValueError: nothing there, or not a whole detector.
     """
+    if (run / ENSEMBLE_FILE).is_file():
+        return Ensemble.load(run, device)
     if run.is_dir() and not (run / DETECTOR_FILE).is_file():
         raise ValueError(f"{run}: a run folder with {DETECTOR_FILE} required, got one without; was training cut short?")
     return Detector.load(run / DETECTOR_FILE if run.is_dir() else run, device)
 
 
-def score_images(
-    detector: Detector, images: Tensor, sizes: Sequence[tuple[int, int]], progress: bool = True
-) -> tuple[Tensor, list[Tensor] | None]:
+def score_paths(
+    detector: Detector | Ensemble, paths: Sequence[Path], fabric: Fabric, progress: bool = True
+) -> tuple[list[Scored], list[tuple[int, int]]]:
+    """Score image files, each in one of the processes.
+
+    Returns:
+        For each detector, or the one, scores (N,) and, from a detector of patches, heat maps (H_i, W_i) at the images'
+        original sizes, which come last; all in the order of the paths.
+    """
+    mine = share_of(paths, fabric)
+    shown = progress and fabric.is_global_zero
+    pixels, sizes = load_images(mine, detector.config.size, progress=shown)
+    scored: list[Scored] = []
+    for member in detector.members if isinstance(detector, Ensemble) else [detector]:
+        scores, maps = score_images(member, pixels, sizes, shown)
+        scores = torch.tensor(gathered(scores.tolist(), fabric))
+        scored.append((scores, None if maps is None else gathered(maps, fabric)))
+    return scored, gathered(sizes, fabric)
+
+
+def score_images(detector: Detector, images: Tensor, sizes: Sequence[tuple[int, int]], progress: bool = True) -> Scored:
     """Give scores (N,) and, from a detector of patches, heat maps (H_i, W_i) at the images' original sizes."""
     shown = show_progress if progress else None
     if detector.config.patch is None:
@@ -123,7 +146,7 @@ def evaluate_scores(
 
 def write_evaluation(
     folder: Path,
-    detector: Detector,
+    detector: Detector | Ensemble,
     images: ImageSet,
     scores: Tensor,
     maps: Sequence[Tensor] | None,
@@ -151,7 +174,7 @@ def write_evaluation(
 
 
 def draw_examples(
-    detector: Detector,
+    detector: Detector | Ensemble,
     image_at: Callable[[int], Tensor],
     maps: Sequence[Tensor],
     kinds: Sequence[str | None],
@@ -174,7 +197,7 @@ def draw_examples(
     )
 
 
-def heat_range(detector: Detector) -> tuple[float, float]:
+def heat_range(detector: Detector | Ensemble) -> tuple[float, float]:
     """Give the scores a heat map is drawn between: from what is typical of normal images, the threshold half-way."""
     return detector.typical, 2 * detector.threshold - detector.typical
 

@@ -53,20 +53,24 @@ LAYERS = {
         10,
         {"__init__", "checkpoint", "console", "model", "step", "tasks", "train", "transforms", "watch"},
     ),
-    "runs": (8, {"__init__", "console", "data", "dense", "detector", "files", "metrics", "report"}),
+    "ensemble": (4, {"detector", "files"}),
+    "runs": (
+        8,
+        {"__init__", "console", "data", "dense", "detector", "ensemble", "files", "launch", "metrics", "report"},
+    ),
     "cli/__init__": (11, {"__init__", "console"}),
-    "cli/options": (0, set()),
+    "cli/options": (4, {"console", "launch"}),
     "cli/demo": (
         11,
         {"batches", "cli/options", "console", "demo", "detector", "model", "recipe", "runs", "step"},
     ),
     "cli/train": (
         11,
-        {"batches", "checkpoint", "cli/options", "console", "data", "detector", "launch", "model", "recipe", "runs"}
-        | {"step"},
+        {"batches", "checkpoint", "cli/options", "console", "data", "detector", "ensemble", "launch", "metrics"}
+        | {"model", "recipe", "runs", "step"},
     ),
-    "cli/evaluate": (11, {"cli/options", "console", "data", "runs"}),
-    "cli/predict": (11, {"cli/options", "console", "data", "report", "runs"}),
+    "cli/evaluate": (11, {"cli/options", "console", "data", "ensemble", "runs"}),
+    "cli/predict": (11, {"cli/options", "console", "data", "ensemble", "report", "runs"}),
     "cli/preview": (
         11,
         {"baselines", "cli/options", "console", "data", "foreground", "report", "transforms"},

@@ -5,9 +5,25 @@ from typing import Any
 
 import click
 import torch
+from lightning_fabric import Fabric
+
+from fastcutpaste.console import people
+from fastcutpaste.launch import Precision, make_fabric
 
 SEED_OPTION = click.option("--seed", default=0, show_default=True, help="Of weights, data order and augmentation.")
 DEVICE_OPTION = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+
+DEVICES_OPTION = click.option(
+    "--devices", default=1, show_default=True, help="GPUs of this machine, or processes on the CPU."
+)
+
+
+def launched(device: str, devices: int = 1, nodes: int = 1, precision: Precision = "auto") -> Fabric:
+    """Start the processes that --device, --devices and --num-nodes ask for; the first alone speaks."""
+    fabric = make_fabric(device_named(device), precision, devices, nodes)
+    fabric.launch()
+    people.quiet = not fabric.is_global_zero
+    return fabric
 
 
 def finish(result: dict[str, Any]) -> None:

@@ -14,11 +14,21 @@ from torch import Tensor
 
 from fastcutpaste.batches import RESIDENT_SHARE, ImageFiles, fits, free_bytes, image_batches, stream_batches
 from fastcutpaste.checkpoint import Keeper, Stopped, remove_leftovers
-from fastcutpaste.cli.options import DEVICE_OPTION, device_named, finish, seeds_of, size_of
+from fastcutpaste.cli.options import (
+    DEVICE_OPTION,
+    DEVICES_OPTION,
+    device_named,
+    finish,
+    launched,
+    seeds_of,
+    size_of,
+)
 from fastcutpaste.console import people, show_progress
 from fastcutpaste.data import find_training_images, load_images
 from fastcutpaste.detector import Detector, DetectorConfig, hold_out
-from fastcutpaste.launch import PRECISIONS, make_fabric
+from fastcutpaste.ensemble import Ensemble, Scored
+from fastcutpaste.launch import PRECISIONS
+from fastcutpaste.metrics import threshold_at_fpr
 from fastcutpaste.model import Network, NetworkConfig
 from fastcutpaste.recipe import Batches, facts_of, provenance_of, take_up, train_network
 from fastcutpaste.runs import CHECKPOINT_FILE, DETECTOR_FILE, claim, complete, is_complete, load_run
@@ -87,7 +97,7 @@ class _Images:
 @click.option("--read", type=click.Choice(["auto", "resident", "stream"]), default="auto", show_default=True,
               help="Keep all images on the device, or read them again each epoch; auto: keep what fits.")  # fmt: skip
 @DEVICE_OPTION
-@click.option("--devices", default=1, show_default=True, help="GPUs of this machine, or processes on the CPU.")
+@DEVICES_OPTION
 @click.option("--num-nodes", default=1, show_default=True, help="Machines, each with as many devices.")
 @click.option("--resume", is_flag=True, help="Go on with the run in OUT from its checkpoint; begin if there is none.")
 @click.option("--accept-changes", is_flag=True, help="With --resume: go on although settings differ.")
@@ -103,7 +113,8 @@ def train(
     profile: bool,
 ) -> None:  # fmt: skip
     """Train a detector on the normal images in DATA: an MVTec category (train/good), or a plain folder of images."""
-    target, numbers, base = device_named(device), seeds_of(seeds), PRESETS[preset]
+    device_named(device)  # what is wrong with it is said before anything else is done
+    numbers, base = seeds_of(seeds), PRESETS[preset]
     if base.head_steps and weights is None:
         raise ValueError(f"--preset {preset}: --weights required, 'imagenet' or a file, got none")
     if resume and overwrite:
@@ -121,11 +132,9 @@ def train(
     stride = (16 if preset == "quick" else 4) if stride is None else stride
     scoring = DetectorConfig(size_of(size), patch=crop or None, stride=stride, density=density, false_positive_rate=fpr)
     network = NetworkConfig(backbone, stage=stage)
-    Network(network, weights)  # what is wrong with either is said before anything else is done
+    Network(network, weights)  # and what is wrong with either
     found = find_training_images(data)
-    fabric = make_fabric(target, precision, devices, num_nodes)
-    fabric.launch()
-    people.quiet = not fabric.is_global_zero
+    fabric = launched(device, devices, num_nodes, precision)
     folders = [out] if len(numbers) == 1 else [out / f"seed-{number}" for number in numbers]
     if fabric.is_global_zero:
         for folder in (out, *folders):
@@ -149,8 +158,23 @@ def train(
         except Stopped as stopped:
             people.print(f"{stopped}; --resume goes on", markup=False)
             sys.exit(128 + stopped.number)
-    if fabric.is_global_zero:
-        finish(results[0] if len(results) == 1 else {"run": str(out), "detectors": results})
+    if not fabric.is_global_zero:
+        return
+    if len(results) == 1:
+        finish(results[0])
+    else:
+        threshold = _calibrate(out, folders, images, fabric.device, fpr)
+        finish({"run": str(out), "threshold": threshold, "detectors": results})
+
+
+def _calibrate(out: Path, folders: list[Path], images: _Images, device: torch.device, fpr: float) -> float:
+    """Make one ensemble of the detectors, with a threshold from the images held out."""
+    ensemble = Ensemble([Detector.load(folder / DETECTOR_FILE, device) for folder in folders])
+    _, calibration = images.for_fitting(device)
+    scored: list[Scored] = [(member.score(calibration, show_progress), None) for member in ensemble.members]
+    ensemble.threshold = threshold_at_fpr(ensemble.together(scored)[0], fpr)
+    ensemble.save(out, [f"{folder.name}/{DETECTOR_FILE}" for folder in folders])
+    return ensemble.threshold
 
 
 def _find(paths: tuple[Path, ...], size: tuple[int, int], read: str, fabric: Fabric, held_out: float) -> _Images:
