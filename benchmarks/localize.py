@@ -24,7 +24,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.rows import RESULTS, commit, cpu_name
-from fastcutpaste.data import find_test_images, find_training_images, image_batches, load_images, load_masks
+from fastcutpaste.batches import image_batches
+from fastcutpaste.data import find_test_images, find_training_images, load_images, load_masks
 from fastcutpaste.demo import make_demo
 from fastcutpaste.dense import score_maps
 from fastcutpaste.detector import Detector, DetectorConfig, hold_out
@@ -32,8 +33,9 @@ from fastcutpaste.files import written_whole
 from fastcutpaste.metrics import image_auroc, pixel_auroc, pro_auc
 from fastcutpaste.model import Network, NetworkConfig
 from fastcutpaste.report import write_heat_maps
+from fastcutpaste.step import TrainConfig
 from fastcutpaste.tasks import PretextTask
-from fastcutpaste.train import TrainConfig, train
+from fastcutpaste.train import train
 from fastcutpaste.transforms import BaseAugmentation, CutPaste, CutPasteScar
 
 FOLDERS = {"brick": None, "magnetic_tile": "magnetic_tile", "screw": "mvtec_ad_256/screw"}
@@ -101,11 +103,10 @@ def load(name: str, root: Path | None, most: int) -> Images:
 
 def learn(network: Network, images: Tensor, steps: int, seed: int) -> float:
     """Train on crops as `fastcutpaste train` does; give the process's seconds."""
-    generator = torch.Generator().manual_seed(seed)
     begun = time.process_time()
     train(
         network,
-        image_batches(images, BATCH, generator=generator),
+        image_batches(images, BATCH, seed=seed),
         PretextTask(CutPaste(), CutPasteScar(reference=None)),
         TrainConfig(steps=steps, batch=BATCH, crop=PATCH, seed=seed),
         base=BaseAugmentation(shift=0.0),

@@ -35,6 +35,7 @@ class Row:
     torch: str
     commit: str
     date: str
+    peak_mb: float = 0.0  # of the device; on a CPU, of this process; 0: not measured
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -57,7 +58,14 @@ def measure(call: Callable[[], object], seconds: float = 2.0, least: int = 5) ->
 
 
 def make_row(
-    op: str, provider: str, batch: int, size: int, taken: list[float], device: torch.device, dtype: str = "float32"
+    op: str,
+    provider: str,
+    batch: int,
+    size: int,
+    taken: list[float],
+    device: torch.device,
+    dtype: str = "float32",
+    peak_mb: float = 0.0,
 ) -> Row:
     """Put sorted times and what they were measured on into a row."""
     p20, p50, p80 = (round(taken[min(int(len(taken) * q), len(taken) - 1)], 4) for q in (0.2, 0.5, 0.8))
@@ -66,7 +74,7 @@ def make_row(
     when = date.today().isoformat()
     return Row(
         name, torch.get_num_threads(), op, provider, batch, size, dtype, p20, p50, p80, throughput, torch.__version__,
-        commit(), when,
+        commit(), when, peak_mb,
     )  # fmt: skip
 
 

@@ -8,10 +8,12 @@ import sys
 import torch
 
 from fastcutpaste import BaseAugmentation, CutPaste, CutPasteScar, PretextTask
-from fastcutpaste.data import find_training_images, image_batches, load_images
+from fastcutpaste.batches import image_batches
+from fastcutpaste.data import find_training_images, load_images
 from fastcutpaste.detector import Detector, DetectorConfig, hold_out
 from fastcutpaste.model import Network
-from fastcutpaste.train import TrainConfig, train
+from fastcutpaste.step import TrainConfig
+from fastcutpaste.train import train
 
 
 def main(folder: str, path: str, steps: int = 600, size: int = 256, crop: int = 64, stride: int = 16) -> Detector:
@@ -23,7 +25,7 @@ def main(folder: str, path: str, steps: int = 600, size: int = 256, crop: int = 
     torch.manual_seed(0)
     network = Network().to(device)
     config = TrainConfig(steps=steps, batch=24, crop=crop)
-    batches = image_batches(normal, config.batch, generator=torch.Generator().manual_seed(0))
+    batches = image_batches(normal, config.batch, seed=config.seed)
     task = PretextTask(CutPaste(), CutPasteScar(reference=None))  # on crops a scar keeps its size in pixels
     train(network, batches, task, config, base=BaseAugmentation(shift=0), on_report=print)
 

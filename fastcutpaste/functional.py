@@ -50,13 +50,19 @@ def paste(images: Tensor, patches: Patches, fill: Tensor | None = None) -> Paste
     return _paste_grid(images, patches, fill)
 
 
-def random_crops(images: Tensor, size: int | tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
+def random_crops(
+    images: Tensor,
+    size: int | tuple[int, int],
+    generator: torch.Generator | None = None,
+    draws: Tensor | None = None,
+) -> Tensor:
     """Cut one crop out of each image, at a uniformly drawn place fully inside.
 
     Args:
         images: (B, C, H, W), any type.
         size: (height, width) of the crops, or one number for both, at most the images' size.
         generator: on the images' device.
+        draws: (B, 2) uniform in [0, 1), to be used instead of drawing.
 
     Returns:
         Crops, (B, C, height, width), a new tensor of the images' type, device and memory format.
@@ -77,7 +83,7 @@ def random_crops(images: Tensor, size: int | tuple[int, int], generator: torch.G
     if min(rows, columns, height, width) < 1:
         came = f"{height}×{width} from {images.shape[2]}×{images.shape[3]}"
         raise ValueError(f"random_crops: a crop of at least 1×1 and at most the image required, got {came}")
-    drawn = uniform((len(images), 2), images.device, generator)
+    drawn = uniform((len(images), 2), images.device, generator) if draws is None else draws
     # The largest float32 below 1 times a whole number below 2**24 stays below that number, so no clamp is needed.
     top, left = (drawn[:, 0] * rows).long(), (drawn[:, 1] * columns).long()  # (B,)
     windows = images.unfold(2, height, 1).unfold(3, width, 1)  # (B, C, rows, columns, height, width), a view

@@ -70,11 +70,12 @@ class Network(nn.Module):
         super().__init__()
         self.config = config or NetworkConfig()
         self.backbone = _make_backbone(self.config, weights)
+        mean, std = _normalization(self.backbone)
         if self.config.stage is not None:
             self.backbone = _cut_at(self.backbone, self.config.stage)
         self.field = self.backbone.field if isinstance(self.backbone, PatchNet) else None
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN))
-        self.register_buffer("std", torch.tensor(IMAGENET_STD))
+        self.register_buffer("mean", torch.tensor(mean))
+        self.register_buffer("std", torch.tensor(std))
         self.eval()
         with torch.inference_mode():
             self.features = self._probe().shape[1]
@@ -137,6 +138,12 @@ def _make_backbone(config: NetworkConfig, weights: str | Path | None) -> nn.Modu
     if weights is not None and not imagenet:
         _load_weights(backbone, Path(weights))
     return backbone
+
+
+def _normalization(backbone: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Give mean and deviation the backbone's weights were made with: timm says, torchvision's are ImageNet's."""
+    about = getattr(backbone, "pretrained_cfg", {})
+    return tuple(about.get("mean") or IMAGENET_MEAN), tuple(about.get("std") or IMAGENET_STD)
 
 
 def _timm() -> Any:

@@ -1,114 +1,114 @@
-"""Runs: the folder a detector lives in, what is written beside it, and what is shown while it is made."""
+"""Runs: the folder a detector lives in, and what is measured with it and written beside it."""
 
 import csv
 import json
-import platform
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from lightning_fabric import Fabric
 from torch import Tensor
 
 import fastcutpaste
-from fastcutpaste.console import people, show_progress
-from fastcutpaste.data import ImageSet, image_batches, load_images
+from fastcutpaste.console import show_progress
+from fastcutpaste.data import ImageSet, load_images
 from fastcutpaste.dense import resize_map, score_maps
 from fastcutpaste.detector import Detector
+from fastcutpaste.ensemble import ENSEMBLE_FILE, Ensemble, Scored
 from fastcutpaste.files import written_whole
+from fastcutpaste.launch import gathered, share_of
 from fastcutpaste.metrics import image_auroc, pixel_auroc, pixel_roc_curve, pro_auc, pro_curve, roc_curve
-from fastcutpaste.model import Network
 from fastcutpaste.page import Section, write_page
 from fastcutpaste.report import draw_curves, draw_heat_maps, draw_histogram, write_heat_maps
-from fastcutpaste.tasks import PretextTask
-from fastcutpaste.train import Report, TrainConfig, train
-from fastcutpaste.transforms import BaseAugmentation, CutPaste, CutPasteScar
 
 DETECTOR_FILE = "detector.safetensors"
-LOG_FILE = "training.csv"
+CHECKPOINT_FILE = "checkpoint.safetensors"
 _MARK = ".fastcutpaste"  # tells our folders from a user's own
+_UNFINISHED = "in progress\n"
 
 
-def claim(folder: Path, overwrite: bool = False) -> None:
+def claim(folder: Path, overwrite: bool = False, resume: bool = False) -> None:
     """Make a run folder, or take an earlier run's over.
 
+    Args:
+        folder: made if missing.
+        overwrite: an earlier run in it may be replaced; its checkpoint is removed at once.
+        resume: an earlier run in it is to be gone on with.
+
     Raises:
-        ValueError: a file, a folder that holds something else, or an earlier run and no leave to overwrite it.
+        ValueError: a file, a folder that holds something else, or an earlier run and no leave to touch it.
     """
     if folder.is_file():
         raise ValueError(f"--out: a folder required, {folder} is a file")
     if folder.is_dir() and any(folder.iterdir()):
         if not (folder / _MARK).is_file():
             raise ValueError(f"--out: a new or empty folder required, {folder} holds files that are not a run's")
-        if not overwrite and (folder / DETECTOR_FILE).exists():
-            raise ValueError(f"--out: a folder without a detector required, {folder} has one; --overwrite replaces it")
+        if not overwrite and not resume:
+            if (folder / DETECTOR_FILE).exists():
+                raise ValueError(
+                    f"--out: a folder without a detector required, {folder} has one; --overwrite replaces it"
+                )
+            if (folder / CHECKPOINT_FILE).exists():
+                raise ValueError(f"--out: a folder without a run required, {folder} has one that was cut short; "
+                                 "--resume goes on with it, --overwrite replaces it")  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _MARK).write_text(f"a run of fastcutpaste {fastcutpaste.__version__}\n")
+    if overwrite:
+        (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+    if not (resume and (folder / _MARK).is_file()):
+        _mark(folder, _UNFINISHED)
 
 
-def load_run(run: Path, device: torch.device) -> Detector:
-    """Load the detector of a run folder, or a detector file.
+def complete(folder: Path) -> None:
+    """Say in a run folder that its detector is that of the run, and drop the checkpoint, whose weights it has."""
+    _mark(folder, "")
+    (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+
+
+def is_complete(folder: Path) -> bool:
+    """Tell whether a run folder has its own detector, not one that a run cut short was to replace."""
+    return (folder / DETECTOR_FILE).is_file() and _UNFINISHED not in (folder / _MARK).read_text()
+
+
+def _mark(folder: Path, note: str) -> None:
+    with written_whole(folder / _MARK) as temporary:
+        temporary.write_text(f"a run of fastcutpaste {fastcutpaste.__version__}\n{note}")
+
+
+def load_run(run: Path, device: torch.device) -> Detector | Ensemble:
+    """Load the detector of a run folder, those of several seeds, or a detector file.
 
     Raises:
         ValueError: nothing there, or not a whole detector.
     """
+    if (run / ENSEMBLE_FILE).is_file():
+        return Ensemble.load(run, device)
     if run.is_dir() and not (run / DETECTOR_FILE).is_file():
         raise ValueError(f"{run}: a run folder with {DETECTOR_FILE} required, got one without; was training cut short?")
     return Detector.load(run / DETECTOR_FILE if run.is_dir() else run, device)
 
 
-def train_network(network: Network, images: Tensor, config: TrainConfig, folder: Path) -> Report:
-    """Train on resident images (N, 3, H, W) with the 3-way task, showing progress; write the log; give the last report.
+def score_paths(
+    detector: Detector | Ensemble, paths: Sequence[Path], fabric: Fabric, progress: bool = True
+) -> tuple[list[Scored], list[tuple[int, int]]]:
+    """Score image files, each in one of the processes.
 
-    Scars keep their size in pixels on crops, which are windows of the image, not small images.
+    Returns:
+        For each detector, or the one, scores (N,) and, from a detector of patches, heat maps (H_i, W_i) at the images'
+        original sizes, which come last; all in the order of the paths.
     """
-    on_crops = config.crop is not None
-    task = PretextTask(CutPaste(), CutPasteScar(reference=None if on_crops else 256))
-    base = BaseAugmentation(shift=0.0 if on_crops else 0.05)  # a random crop is a random shift
-    generator = torch.Generator().manual_seed(config.seed)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=people) as progress:
-        bar = progress.add_task("training", total=config.steps)
-
-        def show(report: Report) -> None:
-            seconds = progress.tasks[0].elapsed or 1e-9
-            speed = report.step * config.batch * task.classes / seconds
-            text = f"training  loss {report.loss:.3f}  accuracy {report.accuracy:.2f}  {speed:,.0f} images/s"
-            progress.update(bar, completed=report.step, description=text)
-            if not people.is_terminal and report.step % (20 * max(1, config.steps // 200)) == 0:
-                people.print(f"{text}  {report.step}/{config.steps}")  # ten lines, since a log shows no moving bar
-
-        batches = image_batches(images, config.batch, generator=generator)
-        reports = train(network, batches, task, config, base=base, on_report=show)
-    with written_whole(folder / LOG_FILE) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(Report._fields)
-        writer.writerows(reports)
-    return reports[-1]
+    mine = share_of(paths, fabric)
+    shown = progress and fabric.is_global_zero
+    pixels, sizes = load_images(mine, detector.config.size, progress=shown)
+    scored: list[Scored] = []
+    for member in detector.members if isinstance(detector, Ensemble) else [detector]:
+        scores, maps = score_images(member, pixels, sizes, shown)
+        scores = torch.tensor(gathered(scores.tolist(), fabric))
+        scored.append((scores, None if maps is None else gathered(maps, fabric)))
+    return scored, gathered(sizes, fabric)
 
 
-def provenance_of(images: Tensor, config: TrainConfig, source: str) -> dict[str, Any]:
-    """Tell how a detector came to be: settings, versions, and what its training images were."""
-    means = images.float().mean((0, 2, 3)) / 255
-    return {
-        "training": asdict(config),
-        "data": {"source": source, "images": len(images), "mean": [round(float(mean), 4) for mean in means]},
-        "versions": {
-            "fastcutpaste": fastcutpaste.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-        "device": str(images.device),
-        "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
-
-
-def score_images(
-    detector: Detector, images: Tensor, sizes: Sequence[tuple[int, int]], progress: bool = True
-) -> tuple[Tensor, list[Tensor] | None]:
+def score_images(detector: Detector, images: Tensor, sizes: Sequence[tuple[int, int]], progress: bool = True) -> Scored:
     """Give scores (N,) and, from a detector of patches, heat maps (H_i, W_i) at the images' original sizes."""
     shown = show_progress if progress else None
     if detector.config.patch is None:
@@ -147,7 +147,7 @@ def evaluate_scores(
 
 def write_evaluation(
     folder: Path,
-    detector: Detector,
+    detector: Detector | Ensemble,
     images: ImageSet,
     scores: Tensor,
     maps: Sequence[Tensor] | None,
@@ -178,7 +178,7 @@ def write_evaluation(
 
 def write_report(
     path: Path,
-    detector: Detector,
+    detector: Detector | Ensemble,
     image_at: Callable[[int], Tensor],
     kinds: Sequence[str | None],
     scores: Tensor,
@@ -217,14 +217,15 @@ def write_report(
              "false_positive_rate": "false alarms", "detection_rate": "defects found"}  # fmt: skip
     facts = {text: f"{results[name]:.3f}" for name, text in names.items() if name in results}
     facts |= {f"image AUROC, {kind}": f"{area:.3f}" for kind, area in results.get("image_auroc_by_kind", {}).items()}
-    facts |= {"threshold": f"{detector.threshold:.2f}", "network": detector.network.config.backbone}
-    source = detector.provenance.get("data", {}).get("source", "unknown data")
+    first = detector.members[0] if isinstance(detector, Ensemble) else detector
+    facts |= {"threshold": f"{detector.threshold:.2f}", "network": first.network.config.backbone}
+    source = first.provenance.get("data", {}).get("source", "unknown data")
     write_page(path, f"Evaluation of {source}", f"{len(scores)} images, by fastcutpaste {fastcutpaste.__version__}.",
                facts, sections)  # fmt: skip
 
 
 def draw_examples(
-    detector: Detector,
+    detector: Detector | Ensemble,
     image_at: Callable[[int], Tensor],
     maps: Sequence[Tensor],
     kinds: Sequence[str | None],
@@ -246,11 +247,13 @@ def draw_examples(
     )
 
 
-def _titles(detector: Detector, kinds: Sequence[str | None], scores: Tensor, chosen: Sequence[int]) -> list[str]:
+def _titles(
+    detector: Detector | Ensemble, kinds: Sequence[str | None], scores: Tensor, chosen: Sequence[int]
+) -> list[str]:
     return [f"{kinds[i]}  {float(scores[i]):.1f}{' ▲' if scores[i] > detector.threshold else ''}" for i in chosen]
 
 
-def heat_range(detector: Detector) -> tuple[float, float]:
+def heat_range(detector: Detector | Ensemble) -> tuple[float, float]:
     """Give the scores a heat map is drawn between: from what is typical of normal images, the threshold half-way."""
     return detector.typical, 2 * detector.threshold - detector.typical
 

@@ -86,7 +86,7 @@ def test_train_leaves_a_detector_and_a_log(trained):
     assert detector.threshold == result["threshold"]
     assert detector.provenance["data"] == {"source": "tile", "images": 5, "mean": detector.provenance["data"]["mean"]}
     assert detector.provenance["training"]["seed"] == 0
-    assert (out / "training.csv").read_text().startswith("step,loss,accuracy,learning_rate\n2,")
+    assert (out / "training.csv").read_text().startswith("step,loss,accuracy,learning_rate,images_per_s\n2,")
 
 
 def test_evaluate_measures_everything_and_draws_heat_maps(trained, category):

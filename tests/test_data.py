@@ -1,10 +1,9 @@
-"""Folders, decoding, batches and crops, on generated images."""
+"""Folders, decoding and crops, on generated images."""
 
 import os
 import struct
 import time
 import warnings
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,6 @@ from fastcutpaste.data import (
     ImageSet,
     find_test_images,
     find_training_images,
-    image_batches,
-    index_batches,
     load_images,
     load_masks,
     read_image,
@@ -659,72 +656,6 @@ def test_broken_mask_is_named(tmp_path):
         ValueError, match=r"got .*mask\.png: a file of another format or broken from the start \(0 bytes"
     ):
         load_masks(images)
-
-
-# Batches
-
-
-@pytest.mark.parametrize(("count", "batch_size"), [(10, 5), (10, 3), (7, 1), (3, 8), (1, 4), (5, 5)])
-def test_every_index_comes_once_an_epoch_and_every_batch_is_full(count, batch_size):
-    batches = list(islice(index_batches(count, batch_size, generator=torch.Generator().manual_seed(0)), 4 * count))
-    assert all((batch.shape, batch.dtype) == ((batch_size,), torch.int64) for batch in batches)
-    drawn = torch.cat(batches).view(-1, count)  # 4·batch_size epochs
-    assert torch.equal(drawn.sort(dim=1).values, torch.arange(count).expand_as(drawn))
-
-
-def test_epochs_differ_and_the_seed_fixes_them():
-    def first(seed):
-        return torch.stack(list(islice(index_batches(50, 50, generator=torch.Generator().manual_seed(seed)), 3)))
-
-    assert torch.equal(first(0), first(0))
-    assert not torch.equal(first(0), first(1))
-    assert not torch.equal(first(0)[0], first(0)[1])
-
-
-def test_indices_without_generator_follow_the_global_seed():
-    torch.manual_seed(3)
-    first = next(index_batches(50, 50))
-    torch.manual_seed(3)
-    assert torch.equal(first, next(index_batches(50, 50, device="cpu")))
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_cpu_generator_gives_one_order_on_all_devices():
-    batch = next(index_batches(50, 20, generator=torch.Generator().manual_seed(0), device="cuda"))
-    assert batch.is_cuda
-    assert torch.equal(batch.cpu(), next(index_batches(50, 20, generator=torch.Generator().manual_seed(0))))
-
-
-@pytest.mark.parametrize(("count", "batch_size"), [(0, 4), (4, 0), (4, -1)])
-def test_wrong_counts_are_refused_at_once(count, batch_size):
-    with pytest.raises(ValueError, match=f"index_batches: .* required, got {count} and {batch_size}"):
-        index_batches(count, batch_size)
-
-
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_image_batches_are_the_images_at_the_indices(memory_format, dtype):
-    images = torch.randint(0, 256, (7, 3, 4, 5)).to(dtype).contiguous(memory_format=memory_format)
-    batches = image_batches(images, 4, generator=torch.Generator().manual_seed(0))
-    indices = index_batches(7, 4, generator=torch.Generator().manual_seed(0))
-    for batch, index in islice(zip(batches, indices, strict=False), 5):
-        assert torch.equal(batch, torch.stack([images[i] for i in index.tolist()]))
-        assert batch.is_contiguous(memory_format=memory_format)
-        assert batch.dtype == dtype
-
-
-def test_writing_into_a_batch_leaves_the_images_alone():
-    images = torch.ones(1, 3, 2, 2)
-    next(image_batches(images, 1)).zero_()
-    assert images.all()
-
-
-def test_image_batches_need_images_of_four_dimensions():
-    with pytest.raises(ValueError, match=r"image_batches: images \(N, C, H, W\) required, got \(3, 4, 5\)"):
-        image_batches(torch.zeros(3, 4, 5), 2)
-    with pytest.raises(ValueError, match=r"index_batches: .* got 0 and 2"):
-        image_batches(torch.zeros(0, 3, 4, 5), 2)
 
 
 # Crops

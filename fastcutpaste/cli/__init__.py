@@ -62,6 +62,8 @@ def main() -> None:
         sys.exit(_complain("interrupted", 130))
     except (ValueError, TypeError, OSError, ArithmeticError) as error:
         sys.exit(_complain(str(error), 1))
+    except MemoryError as error:
+        sys.exit(_complain(str(error) or "out of memory, try a smaller --batch or --size", 1))
     except torch.OutOfMemoryError as error:
         sys.exit(_complain(f"out of memory, try a smaller --batch or --size: {error}", 1))
 

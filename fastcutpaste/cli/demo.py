@@ -7,21 +7,21 @@ from typing import Any
 import click
 import torch
 
+from fastcutpaste.batches import image_batches
 from fastcutpaste.cli.options import DEVICE_OPTION, SEED_OPTION, device_named, finish
 from fastcutpaste.console import people, show_progress
 from fastcutpaste.demo import TEXTURES, make_demo, write_demo
 from fastcutpaste.dense import score_maps
 from fastcutpaste.detector import Detector, DetectorConfig
 from fastcutpaste.model import Network
+from fastcutpaste.recipe import provenance_of, train_network
 from fastcutpaste.runs import (
     DETECTOR_FILE,
     claim,
     draw_examples,
     evaluate_scores,
-    provenance_of,
-    train_network,
 )
-from fastcutpaste.train import TrainConfig
+from fastcutpaste.step import TrainConfig
 
 
 @click.command()
@@ -56,7 +56,13 @@ def demo(texture: str, seed: int, out: Path, steps: int, device: str) -> None:
     network = Network().to(target)
     people.print("an untrained network first, to compare with")
     untrained, _, _ = measure(Detector(network, scoring).fit(normal, calibration, show_progress))
-    train_network(network, normal, config, out)
+    pixels = normal.contiguous(memory_format=torch.channels_last)
+    train_network(
+        network,
+        lambda start, share: image_batches(pixels, config.batch, seed=seed, start=start, share=share),
+        config,
+        out,
+    )
     detector = Detector(network, scoring, provenance=provenance_of(normal, config, texture))
     detector.fit(normal, calibration, show_progress).save(out / DETECTOR_FILE)
     trained, maps, scores = measure(detector)

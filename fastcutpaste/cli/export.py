@@ -8,6 +8,7 @@ import torch
 
 from fastcutpaste.cli.options import finish
 from fastcutpaste.console import people
+from fastcutpaste.ensemble import Ensemble
 from fastcutpaste.export import export_detector
 from fastcutpaste.runs import load_run
 
@@ -21,6 +22,8 @@ from fastcutpaste.runs import load_run
 def export(run: Path, kind: Any, out: Path | None, batch: int) -> None:
     """Write the detector in RUN, network, density and heat map together, as one graph for uint8 images."""
     detector = load_run(run, torch.device("cpu"))
+    if isinstance(detector, Ensemble):
+        raise ValueError(f"export: one detector required, {run} is an ensemble of {len(detector.members)}: export one")
     folder = run if run.is_dir() else run.parent
     out = out or folder / ("detector.onnx" if kind == "onnx" else "detector.pt2")
     export_detector(detector, out, kind, batch)

@@ -5,9 +5,25 @@ from typing import Any
 
 import click
 import torch
+from lightning_fabric import Fabric
+
+from fastcutpaste.console import people
+from fastcutpaste.launch import Precision, make_fabric
 
 SEED_OPTION = click.option("--seed", default=0, show_default=True, help="Of weights, data order and augmentation.")
 DEVICE_OPTION = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+
+DEVICES_OPTION = click.option(
+    "--devices", default=1, show_default=True, help="GPUs of this machine, or processes on the CPU."
+)
+
+
+def launched(device: str, devices: int = 1, nodes: int = 1, precision: Precision = "auto") -> Fabric:
+    """Start the processes that --device, --devices and --num-nodes ask for; the first alone speaks."""
+    fabric = make_fabric(device_named(device), precision, devices, nodes)
+    fabric.launch()
+    people.quiet = not fabric.is_global_zero
+    return fabric
 
 
 def finish(result: dict[str, Any]) -> None:
@@ -24,6 +40,19 @@ def device_named(name: str) -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"--device {name}: a CUDA GPU that torch sees required, got none")
     return torch.device(name)
+
+
+def seeds_of(text: str) -> list[int]:
+    """Give the numbers of --seeds: "3", "0-4" or "0,2,7"."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or int(last or first) < int(first):
+            raise ValueError(f"--seeds: a number, a range such as 0-4 or a list such as 0,2,7 required, got {text!r}")
+        numbers += range(int(first), int(last or first) + 1)
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"--seeds: each seed once required, got {text!r}")
+    return numbers
 
 
 def size_of(text: str) -> tuple[int, int]:

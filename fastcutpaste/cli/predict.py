@@ -5,12 +5,13 @@ from typing import Any
 
 import click
 
-from fastcutpaste.cli.options import DEVICE_OPTION, device_named, finish
+from fastcutpaste.cli.options import DEVICE_OPTION, DEVICES_OPTION, finish, launched
 from fastcutpaste.console import people
 from fastcutpaste.data import find_test_images, load_images
+from fastcutpaste.ensemble import Ensemble
 from fastcutpaste.regions import find_regions
 from fastcutpaste.report import write_heat_maps
-from fastcutpaste.runs import heat_range, load_run, score_images
+from fastcutpaste.runs import heat_range, load_run, score_paths
 
 
 @click.command()
@@ -18,14 +19,18 @@ from fastcutpaste.runs import heat_range, load_run, score_images
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--heatmaps", type=click.Path(path_type=Path), help="Folder for one overlay picture per image.")
 @DEVICE_OPTION
-def predict(run: Path, images: tuple[Path, ...], heatmaps: Path | None, device: str) -> None:
+@DEVICES_OPTION
+def predict(run: Path, images: tuple[Path, ...], heatmaps: Path | None, device: str, devices: int) -> None:
     """Score IMAGES (files or folders) with the detector in RUN and say which are defective, and where."""
-    detector = load_run(run, device_named(device))
+    fabric = launched(device, devices)
+    detector = load_run(run, fabric.device)
     if heatmaps is not None and detector.config.patch is None:
         raise ValueError("predict --heatmaps: a detector trained on patches required, got one of whole images")
     paths = [path for argument in images for path in find_test_images(argument).paths]
-    pixels, sizes = load_images(paths, detector.config.size, progress=len(paths) > 8)
-    scores, maps = score_images(detector, pixels, sizes, progress=len(paths) > 8)
+    scored, sizes = score_paths(detector, paths, fabric, progress=len(paths) > 8)
+    if not fabric.is_global_zero:
+        return
+    scores, maps = detector.together(scored) if isinstance(detector, Ensemble) else scored[0]
     results: list[dict[str, Any]] = []
     for i, path in enumerate(paths):
         score = float(scores[i])
