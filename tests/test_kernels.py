@@ -23,7 +23,8 @@ from fastcutpaste.placement import draw, joined
 pytestmark = pytest.mark.skipif(not HAS_TRITON, reason="needs Triton")
 GPU, INTERPRETED = torch.cuda.is_available(), os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cuda" if GPU else "cpu"
-runs_kernels = pytest.mark.skipif(not GPU and not INTERPRETED, reason="needs a GPU or TRITON_INTERPRET=1")
+needs_either = pytest.mark.skipif(not GPU and not INTERPRETED, reason="needs a GPU or TRITON_INTERPRET=1")
+runs_kernels = pytest.mark.gpu if GPU else needs_either
 on_a_gpu = pytest.mark.skipif(not GPU, reason="needs a CUDA device")
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 TOLERANCE = {torch.uint8: 1, torch.float32: 1e-5, torch.bfloat16: 8e-3, torch.float16: 1e-3}
