@@ -80,6 +80,7 @@ def run(plan: Plan, out: Path, only: list[str]) -> int:
             figures.fail(name, error)
         figures.seconds[name] = round(time.perf_counter() - start, 1)
         write(plan, figures, out)  # so that a command cut off leaves what it has
+    write(plan, figures, out)
     print(figures.table(plan))
     return int(figures.failed)
 

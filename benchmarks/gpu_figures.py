@@ -127,7 +127,8 @@ class Figures:
             if len(value) > 12:
                 lines.append(f"{entry.what}: {value}")
             else:
-                lines.append(f"{entry.what:58} {value:>12} {entry.unit:10} {entry.target:>10}  {'' if plan.rehearsal else entry.verdict}")
+                verdict = "" if plan.rehearsal else entry.verdict
+                lines.append(f"{entry.what:58} {value:>12} {entry.unit:10} {entry.target:>10}  {verdict}".rstrip())
         lines += [f"skipped {what}: {why}" for what, why in self.skipped.items()]
         note = "; a rehearsal: the numbers mean nothing" if plan.rehearsal else ""
         return "\n".join([*lines, f"{plan.device_name}, torch {torch.__version__}{note}"])
