@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastcutpaste import Cutout, CutPaste, CutPaste3Way, normalize, paste, paste_normalized
+from fastcutpaste import Cutout, CutPaste, CutPaste3Way, functional, normalize, paste, paste_normalized
 from fastcutpaste.functional import HAS_TRITON, _paste_grid
 from fastcutpaste.placement import draw, joined
 
@@ -183,6 +183,22 @@ def test_the_op_keeps_torchs_contract(normalized):
         (random_images(shape).to(DEVICE), where, how, None, *factors, dtype, not normalized),
         test_utils=("test_schema", "test_faketensor", "test_autograd_registration"),
     )
+
+
+@runs_kernels
+def test_the_chain_is_one_graph_around_the_op_for_any_batch(monkeypatch):
+    monkeypatch.setattr(functional, "_has_kernels", lambda images, fill: True)
+    task, mean, std = CutPaste3Way(), MEAN.to(DEVICE), STD.to(DEVICE)
+    torch.compiler.reset()
+    compiled = torch.compile(task.normalized, fullgraph=True, backend="eager", dynamic=True)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for batch in (2, 3):
+            images = random_images((batch, 3, 16, 20)).to(DEVICE)
+            draws = torch.rand(batch, task.numbers, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+            result, labels = compiled(images, mean, std, torch.bfloat16, draws=draws)
+            wanted, wanted_labels = task.normalized(images, mean, std, torch.bfloat16, draws=draws)
+            assert torch.equal(labels, wanted_labels)
+            assert_close(result, wanted, atol=2e-2, rtol=0)
 
 
 # Who takes them
