@@ -8,6 +8,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks is no part of the package
+pytest.importorskip("benchmarks", reason="not in the source distribution")
 
 from benchmarks import gpu
 from benchmarks.gpu_figures import Figure, Figures, Plan
