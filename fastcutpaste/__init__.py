@@ -6,7 +6,7 @@ Images are (B, C, H, W) tensors, uint8 0–255 or floating point 0–1, before n
 from fastcutpaste.baselines import Confetti, Cutout, QuarterTurn, Scar
 from fastcutpaste.color import Jitter, normalize
 from fastcutpaste.foreground import OnForeground
-from fastcutpaste.functional import Pasted, paste, random_crops
+from fastcutpaste.functional import Pasted, paste, paste_normalized, random_crops
 from fastcutpaste.placement import Patches, draw, place_cutpaste, place_scar
 from fastcutpaste.tasks import CutPaste3Way, PretextTask
 from fastcutpaste.transforms import BaseAugmentation, CutPaste, CutPasteScar, OneOf
@@ -32,6 +32,7 @@ __all__ = [
     "draw",
     "normalize",
     "paste",
+    "paste_normalized",
     "place_cutpaste",
     "place_scar",
     "random_crops",

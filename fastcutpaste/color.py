@@ -132,6 +132,15 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype = to
         TypeError: images neither uint8 nor floating point.
         ValueError: mean or std of another length than C.
     """
+    scale, offset = normalization(images, mean, std)
+    traced = images.requires_grad or scale.requires_grad or torch.compiler.is_compiling()
+    if images.device.type == "cpu" and images.dtype in _NUMPY_TYPES and not traced:
+        return _normalize_on_cpu(images, scale.numpy(), offset.numpy()).to(dtype)
+    return (images * scale.view(-1, 1, 1) - offset.view(-1, 1, 1)).to(dtype)
+
+
+def normalization(images: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """Give scale and offset (C,): images · scale - offset are normalized. Raises as `normalize`."""
     check_images("normalize", images)
     if mean.shape != (images.shape[1],) or std.shape != mean.shape:
         raise ValueError(
@@ -139,14 +148,7 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype = to
             f"got {tuple(mean.shape)} and {tuple(std.shape)}"
         )
     full = 255.0 if images.dtype == torch.uint8 else 1.0
-    scale, offset = 1 / (std * full), mean / std  # (C,)
-    if (
-        images.device.type == "cpu"
-        and images.dtype in _NUMPY_TYPES
-        and not (images.requires_grad or scale.requires_grad or torch.compiler.is_compiling())
-    ):
-        return _normalize_on_cpu(images, scale.numpy(), offset.numpy()).to(dtype)
-    return (images * scale.view(-1, 1, 1) - offset.view(-1, 1, 1)).to(dtype)
+    return 1 / (std * full), mean / std
 
 
 def _normalize_on_cpu(images: Tensor, scale: Any, offset: Any) -> Tensor:

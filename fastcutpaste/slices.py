@@ -21,11 +21,14 @@ Array = NDArray[Any]
 GROUP = 8_192  # pixels
 
 
-def paste_slices(images: Tensor, patches: Patches, fill: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Do what `functional.paste` does, for checked images (B, C, H, W) of uint8, float32 or float64 on a CPU."""
+def paste_slices(images: Tensor, patches: Patches, fill: Tensor | None, masked: bool = True) -> tuple[Tensor, Tensor]:
+    """Do what `functional.paste` does, for checked images (B, C, H, W) of uint8, float32 or float64 on a CPU.
+
+    Unless `masked`, the mask is empty, (k·B, 1, 0, 0).
+    """
     count, (channels, height, width) = len(patches.y), images.shape[1:]
     pasted = torch.cat([images] * (count // len(images))) if len(images) else images.clone()  # (count, C, H, W)
-    mask = torch.zeros(count, height, width, dtype=torch.bool)
+    mask = torch.zeros(count, height if masked else 0, width if masked else 0, dtype=torch.bool)
     source, targets, masks = (images if fill is None else fill).detach().numpy(), pasted.numpy(), mask.numpy()
     is_color = source.shape[2:] != (height, width)
     geometry = list(zip(*(field.tolist() for field in patches.geometry), strict=True))
@@ -77,7 +80,7 @@ def _paste_mapped(
 
     Args:
         target: (C, H, W), written.
-        marked: (H, W) bool, written.
+        marked: (H, W) bool, written, or (0, 0).
         patch: upright and recolored.
         y, x, h, w, angle: of `Patches`.
         feather: pixels.
@@ -89,8 +92,8 @@ def _paste_mapped(
     reach_y = math.ceil((abs(cosine) * h + abs(sine) * w) / 2 + 0.5)  # of the box from the centre
     reach_x = math.ceil((abs(sine) * h + abs(cosine) * w) / 2 + 0.5)
     middle_y, middle_x = y + h // 2, x + w // 2
-    top, bottom = max(middle_y - reach_y, 0), min(middle_y + reach_y, marked.shape[0])
-    left, right = max(middle_x - reach_x, 0), min(middle_x + reach_x, marked.shape[1])
+    top, bottom = max(middle_y - reach_y, 0), min(middle_y + reach_y, target.shape[1])
+    left, right = max(middle_x - reach_x, 0), min(middle_x + reach_x, target.shape[2])
     if top >= bottom or left >= right:
         return  # wholly outside
     dy = np.arange(top - y - half_h, bottom - y - half_h, dtype=np.float32)[:, None]  # (rows, 1)
@@ -107,7 +110,8 @@ def _paste_mapped(
         values = under + np.minimum(edge / np.float32(feather), 1) * (values - under)
         values = np.rint(values) if below.dtype == np.uint8 else values
     below[:, inside] = values
-    marked[top:bottom, left:right] = inside
+    if marked.size:
+        marked[top:bottom, left:right] = inside
 
 
 def recolored(pieces: Sequence[Array], jitters: Sequence[tuple[float, ...]]) -> list[Array]:

@@ -1,13 +1,14 @@
 """Pretext tasks: a list of transforms made into a classification problem."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from fastcutpaste.color import JitterStrength
-from fastcutpaste.functional import paste
-from fastcutpaste.placement import joined
+from fastcutpaste.color import JitterStrength, normalize
+from fastcutpaste.functional import paste, paste_images, paste_normalized
+from fastcutpaste.placement import Patches, joined
 from fastcutpaste.transforms import CutPaste, CutPasteScar, PatchTransform, drawn
 
 
@@ -63,32 +64,77 @@ class PretextTask(nn.Module):
         Returns:
             Images, labels and masks; the masks of class 0 are empty.
         """
-        parts = torch.split(drawn(self, images, generator, draws), self._counts(), dim=1)
-        labels = torch.arange(self.classes, device=images.device).repeat_interleave(len(images))
-        if all(isinstance(transform, PatchTransform) for transform in self.transforms):
-            chosen = [transform.choose(images, part) for transform, part in zip(self.transforms, parts, strict=True)]  # type: ignore[operator]
-            if all(fill is None for _, fill in chosen):  # one paste does for all classes
-                patches = [patches for patches, _ in chosen]
-                nothing = patches[0]._replace(height=torch.zeros_like(patches[0].height))
-                pasted, masks = paste(images, joined([nothing, *patches]))
-                return PretextBatch(pasted, labels, masks)
-        empty = torch.zeros_like(images[:, :1], dtype=torch.bool)
-        results = [
-            transform.augment(images, draws=part)  # type: ignore[operator]
-            for transform, part in zip(self.transforms, parts, strict=True)
-        ]
-        return PretextBatch(
-            torch.cat([images, *(result.images for result in results)]),
-            labels,
-            torch.cat([empty, *(result.mask for result in results)]),
-        )
+        draws = drawn(self, images, generator, draws)
+        patches = self._patches(images, draws)
+        if patches is None:
+            return self._one_by_one(images, draws)
+        pasted, masks = paste(images, patches)
+        return PretextBatch(pasted, self._labels(images), masks)
 
     def forward(
         self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Give the images ((k+1)·B, C, H, W) and labels ((k+1)·B,) of `augment`."""
-        batch = self.augment(images, generator, draws)
-        return batch.images, batch.labels
+        draws = drawn(self, images, generator, draws)
+        patches = self._patches(images, draws)
+        if patches is None:
+            return self._one_by_one(images, draws)[:2]
+        return paste_images(images, patches), self._labels(images)
+
+    def normalized(
+        self,
+        images: Tensor,
+        mean: Tensor,
+        std: Tensor,
+        dtype: torch.dtype = torch.float32,
+        generator: torch.Generator | None = None,
+        draws: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Give the images of `augment`, normalized, and the labels.
+
+        Args:
+            images, generator, draws: as for `augment`.
+            mean, std, dtype: as for `normalize`.
+
+        Returns:
+            ((k+1)·B, C, H, W) of `dtype`, channels_last, as a network wants them, and labels ((k+1)·B,).
+
+        Cost: see `paste_normalized`.
+        """
+        draws = drawn(self, images, generator, draws)
+        patches = self._patches(images, draws)
+        if patches is None:
+            result, labels, _ = self._one_by_one(images, draws)
+            return normalize(result, mean, std, dtype).contiguous(memory_format=torch.channels_last), labels
+        return paste_normalized(images, patches, mean, std, dtype), self._labels(images)
+
+    def _labels(self, images: Tensor) -> Tensor:
+        return torch.arange(self.classes, device=images.device).repeat_interleave(len(images))
+
+    def _parts(self, draws: Tensor) -> Sequence[Tensor]:
+        return torch.split(draws, self._counts(), dim=1)
+
+    def _patches(self, images: Tensor, draws: Tensor) -> Patches | None:
+        """Give the patches of all classes if one paste of the images themselves does for all, else None."""
+        if not all(isinstance(transform, PatchTransform) for transform in self.transforms):
+            return None
+        members = zip(self.transforms, self._parts(draws), strict=True)
+        chosen = [transform.choose(images, part) for transform, part in members]  # type: ignore[operator]
+        if any(fill is not None for _, fill in chosen):
+            return None
+        patches = [patches for patches, _ in chosen]
+        nothing = patches[0]._replace(height=torch.zeros_like(patches[0].height))
+        return joined([nothing, *patches])
+
+    def _one_by_one(self, images: Tensor, draws: Tensor) -> PretextBatch:
+        members = zip(self.transforms, self._parts(draws), strict=True)
+        results = [transform.augment(images, draws=part) for transform, part in members]  # type: ignore[operator]
+        empty = torch.zeros_like(images[:, :1], dtype=torch.bool)
+        return PretextBatch(
+            torch.cat([images, *(result.images for result in results)]),
+            self._labels(images),
+            torch.cat([empty, *(result.mask for result in results)]),
+        )
 
 
 class CutPaste3Way(PretextTask):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fastcutpaste.checks import Range, check_images
 from fastcutpaste.color import JitterStrength, place_jitter
-from fastcutpaste.functional import Pasted, paste, translate
+from fastcutpaste.functional import Pasted, paste, paste_images, translate
 from fastcutpaste.placement import DRAWS, AspectDistribution, Patches, combined, place_cutpaste, place_scar, uniform
 
 Source = Literal["same", "other"]
@@ -75,7 +75,7 @@ class PatchTransform(nn.Module):
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Tensor:
         """Augment images (B, C, H, W); see `augment`, which gives the mask as well."""
-        return self.augment(images, generator, draws).images
+        return paste_images(images, *self.choose(images, drawn(self, images, generator, draws)))
 
     def extra_repr(self) -> str:
         settings = {k: v for k, v in vars(self).items() if not k.startswith("_") and k not in ("training", "numbers")}
@@ -262,7 +262,7 @@ class BaseAugmentation(nn.Module):
             return images
         zero = torch.zeros_like(draws[:, 0], dtype=torch.int64)
         whole = Patches(zero, zero, zero, zero, zero + height, zero + width, torch.zeros_like(draws[:, 0]), jitter)
-        return paste(images, whole).images
+        return paste_images(images, whole)
 
     def extra_repr(self) -> str:
         return f"shift={self.shift}, jitter={self.jitter}"

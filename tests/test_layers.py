@@ -33,7 +33,8 @@ LAYERS = {
     "dense": (1, {"checks"}),
     "placement": (2, {"checks", "color"}),
     "slices": (3, {"color", "placement"}),
-    "functional": (4, {"checks", "color", "placement", "slices"}),
+    "kernels": (3, {"checks", "color", "placement"}),
+    "functional": (4, {"checks", "color", "kernels", "placement", "slices"}),
     "model": (2, {"color", "patchnet"}),
     "transforms": (5, {"checks", "color", "functional", "placement"}),
     "detector": (3, {"checks", "dense", "density", "files", "metrics", "model", "patchnet"}),
@@ -295,7 +296,7 @@ before, loaded = state(), set(sys.modules)
 import fastcutpaste
 new = {name.partition(".")[0] for name in set(sys.modules) - loaded}
 heavy = {"torchvision", "kornia", "PIL", "matplotlib", "sklearn", "skimage", "scipy", "safetensors", "timm", "rich"}
-heavy |= {"typer", "click", "pandas", "nvidia"}
+heavy |= {"typer", "click", "pandas", "nvidia", "triton"}
 assert not new & heavy, new & heavy
 assert not heavy & {name.partition(".")[0] for name in sys.modules}, heavy & set(sys.modules)
 assert not torch.cuda.is_initialized()

@@ -91,6 +91,20 @@ def test_forward_gives_the_images_and_labels_of_augment(task):
     assert torch.equal(labels, batch.labels)
 
 
+@tasks
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_normalized_is_what_normalize_makes_of_the_images(task, memory_format):
+    images = random_images((4, 3, 32, 32)).contiguous(memory_format=memory_format)
+    mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4])
+    result, labels = task.normalized(images, mean, std, torch.bfloat16, seeded())
+    batch = task.augment(images, seeded())
+    assert torch.equal(result, normalize(batch.images, mean, std, torch.bfloat16))
+    assert torch.equal(labels, batch.labels)
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    with pytest.raises(ValueError, match=r"normalize: mean and std of shape \(3,\) required"):
+        task.normalized(images, mean[:2], std)
+
+
 def test_three_way_is_cutpaste_and_scar():
     images = random_images((8, 3, 64, 64))
     three, parts = CutPaste3Way().augment(images, seeded()), PretextTask(CutPaste(), CutPasteScar())
