@@ -18,7 +18,8 @@ from fastcutpaste.dense import embed_patches, spread_scores
 from fastcutpaste.density import GaussianDensity
 from fastcutpaste.detector import Detector, DetectorConfig
 from fastcutpaste.model import Network, NetworkConfig, autocast
-from fastcutpaste.train import PRESETS, TrainConfig, train
+from fastcutpaste.step import PRESETS, TrainConfig
+from fastcutpaste.train import train
 
 Step = Callable[[Tensor], object]
 

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from benchmarks import augment
 from benchmarks.device import device_times, launches, profile_table, replayed_times, rotated, waits
 from benchmarks.gpu_figures import Figures, Plan
+from benchmarks.rows import measure
 from fastcutpaste import CutPaste, CutPaste3Way, normalize
 from fastcutpaste.functional import _paste_grid, paste_images, paste_normalized
 from fastcutpaste.placement import draw
