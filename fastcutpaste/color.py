@@ -135,7 +135,7 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype = to
     scale, offset = normalization(images, mean, std)
     traced = images.requires_grad or scale.requires_grad or torch.compiler.is_compiling()
     if images.device.type == "cpu" and images.dtype in _NUMPY_TYPES and not traced:
-        return _normalize_on_cpu(images, scale.numpy(), offset.numpy()).to(dtype)
+        return scaled(images, scale, offset).to(dtype)
     return (images * scale.view(-1, 1, 1) - offset.view(-1, 1, 1)).to(dtype)
 
 
@@ -151,26 +151,30 @@ def normalization(images: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Te
     return 1 / (std * full), mean / std
 
 
-def _normalize_on_cpu(images: Tensor, scale: Any, offset: Any) -> Tensor:
-    """Give images · scale - offset, float64 for float64 images, otherwise float32.
+def scaled(images: Tensor, scale: Tensor, offset: Tensor, copies: int = 1) -> Tensor:
+    """Give images · scale - offset of images (B, C, H, W) on a CPU, (copies·B, C, H, W), float64 or else float32.
 
-    A core reads and writes the fresh result once: conversion and arithmetic go over `CHUNK` values while they are in
-    its cache. In one step, or over the whole batch at once, either takes twice as long.
+    A core reads and writes the fresh result once: conversion, arithmetic and copies go over `CHUNK` values while they
+    are in its cache. In one step, or over the whole batch at once, they take twice as long.
     """
-    result = torch.empty_like(images, dtype=torch.promote_types(images.dtype, torch.float32))
-    values, targets = images.numpy(), result.numpy()
+    count, kind = len(images), torch.promote_types(images.dtype, torch.float32)
+    result = torch.empty((copies * count, *images.shape[1:]), dtype=kind, memory_format=memory_format_of(images))
+    values, targets, factors, shifts = images.numpy(), result.numpy(), scale.numpy(), offset.numpy()
     parts: list[Any] = list(range(images.shape[1]))
     if memory_format_of(images) == torch.channels_last:  # pixels as they lie in memory: (B, H·W·C)
-        values, targets = (array.transpose(0, 2, 3, 1).reshape(len(images), -1) for array in (values, targets))
-        scale, offset = ([np.tile(each, images[0, 0].numel())] for each in (scale, offset))
+        values, targets = (array.transpose(0, 2, 3, 1).reshape(len(array), -1) for array in (values, targets))
+        factors, shifts = (np.tile(each, images[0, 0].numel())[None] for each in (factors, shifts))
         parts = [slice(None)]
-    count = max(1, CHUNK * len(parts) // max(values[:1].size, 1))
-    for start in range(0, len(values), count):
-        for part, factor, shift in zip(parts, scale, offset, strict=True):
-            target = targets[start : start + count, part]  # (n, H, W), or (n, H·W·C)
-            np.copyto(target, values[start : start + count, part])
+    at_once = max(1, CHUNK * len(parts) // max(values[:1].size, 1))  # images
+    for start in range(0, count, at_once):
+        end = min(start + at_once, count)
+        for part, factor, shift in zip(parts, factors, shifts, strict=True):
+            target = targets[start:end, part]  # (n, H, W), or (n, H·W·C)
+            np.copyto(target, values[start:end, part])
             np.multiply(target, factor, out=target)
             np.subtract(target, shift, out=target)
+            for first in range(count, copies * count, count):
+                targets[first + start : first + end, part] = target
     return result
 
 

@@ -69,7 +69,8 @@ def paste_normalized(
         mean, std, dtype: as `normalize` takes them.
 
     Returns:
-        (k·B, C, H, W) of `dtype`, channels_last: what `normalize` makes of the images of `paste`.
+        (k·B, C, H, W) of `dtype`: what `normalize` makes of the images of `paste`; on a GPU in channels_last, as a
+        network wants it there, elsewhere in the images' memory format.
 
     Raises:
         TypeError, ValueError: as `paste` and `normalize`.
@@ -78,13 +79,15 @@ def paste_normalized(
         in bfloat16, and little else; elsewhere one step after the other.
     """
     _check_patches(images, patches, fill)
-    if not _has_kernels(images, fill):
-        normalized = normalize(paste_images(images, patches, fill), mean, std, dtype)
-        return normalized.contiguous(memory_format=torch.channels_last)
-    from fastcutpaste.kernels import paste_kernels
-
     scale, offset = normalization(images, mean, std)
-    return paste_kernels(images, patches, fill, masked=False, scale=scale, offset=offset, dtype=dtype)[0]
+    if _has_kernels(images, fill):
+        from fastcutpaste.kernels import paste_kernels
+
+        return paste_kernels(images, patches, fill, masked=False, scale=scale, offset=offset, dtype=dtype)[0]
+    rounds = patches.feather is not None and images.dtype == torch.uint8
+    if _pays_for_bytes(images, fill, scale) and not rounds:
+        return paste_slices(images, patches, fill, False, (scale, offset))[0].to(dtype)
+    return normalize(paste_images(images, patches, fill), mean, std, dtype)
 
 
 def random_crops(
@@ -154,7 +157,7 @@ def _mirror(position: Tensor, length: int) -> Tensor:
 def _paste(images: Tensor, patches: Patches, fill: Tensor | None, masked: bool) -> Pasted:
     """Paste in the way that suits the device; without the mask where that saves its writing."""
     _check_patches(images, patches, fill)
-    if _pays_for_bytes(images) and not (fill is not None and fill.requires_grad):
+    if _pays_for_bytes(images, fill):
         return Pasted(*paste_slices(images, patches, fill, masked))
     if _has_kernels(images, fill):
         from fastcutpaste.kernels import paste_kernels
@@ -233,10 +236,11 @@ def _compute_dtype(images: Tensor) -> torch.dtype:
     return torch.float64 if images.dtype == torch.float64 else torch.float32
 
 
-def _pays_for_bytes(images: Tensor) -> bool:
+def _pays_for_bytes(images: Tensor, *others: Tensor | None) -> bool:
     """Tell whether a loop that touches few pixels is faster: on a CPU, where nothing has to be traced."""
     plain = images.dtype in (torch.uint8, torch.float32, torch.float64)  # what NumPy knows and computes fast in
-    return images.device.type == "cpu" and plain and not images.requires_grad and not torch.compiler.is_compiling()
+    traced = torch.compiler.is_compiling() or any(each is not None and each.requires_grad for each in (images, *others))
+    return images.device.type == "cpu" and plain and not traced
 
 
 def _has_kernels(images: Tensor, fill: Tensor | None) -> bool:

@@ -14,20 +14,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastcutpaste.color import GREY_WEIGHTS
+from fastcutpaste.color import GREY_WEIGHTS, scaled
 from fastcutpaste.placement import Patches
 
 Array = NDArray[Any]
 GROUP = 8_192  # pixels
 
 
-def paste_slices(images: Tensor, patches: Patches, fill: Tensor | None, masked: bool = True) -> tuple[Tensor, Tensor]:
+def paste_slices(
+    images: Tensor,
+    patches: Patches,
+    fill: Tensor | None,
+    masked: bool = True,
+    normalization: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
     """Do what `functional.paste` does, for checked images (B, C, H, W) of uint8, float32 or float64 on a CPU.
 
-    Unless `masked`, the mask is empty, (k·B, 1, 0, 0).
+    Args:
+        images, patches, fill: as `functional.paste` takes them.
+        masked: whether the mask is wanted; if not, an empty one (k·B, 1, 0, 0) comes in its place.
+        normalization: scale and offset (C,), for images · scale - offset instead of images: each image is converted
+            once, and once more where something is pasted. Feathers of uint8 are then not rounded to whole levels.
     """
     count, (channels, height, width) = len(patches.y), images.shape[1:]
-    pasted = torch.cat([images] * (count // len(images))) if len(images) else images.clone()  # (count, C, H, W)
+    copies = max(count // max(len(images), 1), 1)
+    pasted = torch.cat([images] * copies) if normalization is None else scaled(images, *normalization, copies)
     mask = torch.zeros(count, height if masked else 0, width if masked else 0, dtype=torch.bool)
     source, targets, masks = (images if fill is None else fill).detach().numpy(), pasted.numpy(), mask.numpy()
     is_color = source.shape[2:] != (height, width)
@@ -43,6 +54,9 @@ def paste_slices(images: Tensor, patches: Patches, fill: Tensor | None, masked: 
             pieces.append(piece.reshape(channels, h * w))
         if jitters is not None:
             pieces = recolored(pieces, [jitters[b] for b in group])
+        if normalization is not None:
+            scale, offset = (each.numpy()[:, None] for each in normalization)  # (C, 1)
+            pieces = [piece * scale - offset for piece in pieces]
         for b, piece in zip(group, pieces, strict=True):
             _, _, y, x, h, w, angle = geometry[b]
             if angle == 0 and feathers[b] == 0:

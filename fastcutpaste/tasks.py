@@ -97,7 +97,7 @@ class PretextTask(nn.Module):
             mean, std, dtype: as for `normalize`.
 
         Returns:
-            ((k+1)·B, C, H, W) of `dtype`, channels_last, as a network wants them, and labels ((k+1)·B,).
+            ((k+1)·B, C, H, W) of `dtype`, as `paste_normalized` gives them, and labels ((k+1)·B,).
 
         Cost: see `paste_normalized`.
         """
@@ -105,7 +105,7 @@ class PretextTask(nn.Module):
         patches = self._patches(images, draws)
         if patches is None:
             result, labels, _ = self._one_by_one(images, draws)
-            return normalize(result, mean, std, dtype).contiguous(memory_format=torch.channels_last), labels
+            return normalize(result, mean, std, dtype), labels
         return paste_normalized(images, patches, mean, std, dtype), self._labels(images)
 
     def _labels(self, images: Tensor) -> Tensor:

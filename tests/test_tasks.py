@@ -24,6 +24,7 @@ from fastcutpaste import (
 )
 
 TASKS = {
+    "feathered": PretextTask(CutPaste(feather=4.0), CutPasteScar()),
     "three way": CutPaste3Way(),
     "binary": PretextTask(CutPaste()),
     "union": PretextTask(OneOf(CutPaste(), CutPasteScar())),
@@ -93,14 +94,15 @@ def test_forward_gives_the_images_and_labels_of_augment(task):
 
 @tasks
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_normalized_is_what_normalize_makes_of_the_images(task, memory_format):
-    images = random_images((4, 3, 32, 32)).contiguous(memory_format=memory_format)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64, torch.bfloat16])
+def test_normalized_is_what_normalize_makes_of_the_images(task, memory_format, dtype):
+    images = random_images((4, 3, 32, 32), dtype).contiguous(memory_format=memory_format)
     mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4])
     result, labels = task.normalized(images, mean, std, torch.bfloat16, seeded())
     batch = task.augment(images, seeded())
     assert torch.equal(result, normalize(batch.images, mean, std, torch.bfloat16))
     assert torch.equal(labels, batch.labels)
-    assert result.is_contiguous(memory_format=torch.channels_last)
+    assert result.is_contiguous(memory_format=memory_format)
     with pytest.raises(ValueError, match=r"normalize: mean and std of shape \(3,\) required"):
         task.normalized(images, mean[:2], std)
 
