@@ -61,16 +61,14 @@ def kornia_nearest(images: Tensor) -> Callable[[], Tensor]:
 
     device = images.device
     normal = K.Normalize(torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)).to(device)
-    patch = K.AugmentationSequential(
-        K.ColorJiggle(0.1, 0.1, 0.1, 0.1, p=1.0), K.RandomCutMixV2(data_keys=["input"], p=1.0), data_keys=["input"]
-    ).to(device)
+    jitter = K.ColorJiggle(0.1, 0.1, 0.1, 0.1, p=1.0).to(device)
+    mix = K.RandomCutMixV2(data_keys=["input", "class"], p=1.0).to(device)
+    labels = torch.zeros(len(images), device=device)
     strip = K.RandomErasing(scale=(0.002, 0.006), ratio=(0.1, 1.0), p=1.0).to(device)
 
     def call() -> Tensor:
         unit = images.float() / 255
-        labels = torch.zeros(len(images), device=images.device)
-        mixed: Any = patch(unit, labels)
-        mixed = mixed[0] if isinstance(mixed, list | tuple) else mixed
+        mixed: Any = mix(jitter(unit), labels)[0]
         result: Tensor = normal(torch.cat([unit, mixed, strip(unit)]))
         return result
 

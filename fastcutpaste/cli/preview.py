@@ -27,6 +27,7 @@ def preview(data: Path, out: Path, count: int, size: str, seed: int) -> None:
         "CutPaste": CutPaste(),
         "CutPaste, on the object": OnForeground(CutPaste()),
         "CutPaste, other image": CutPaste(source="other"),
+        "CutPaste, feathered": CutPaste(feather=8),
         "CutPasteScar": CutPasteScar(),
         "CutPasteScar, on the object": OnForeground(CutPasteScar()),
         "Cutout": Cutout(),

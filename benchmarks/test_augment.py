@@ -1,0 +1,19 @@
+"""The op's providers under pytest-benchmark: `pip install '.[bench]' && pytest benchmarks`."""
+
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks.augment import check, photographs, providers
+
+
+@pytest.fixture(scope="module")
+def calls():
+    images = photographs(8)
+    check(images)  # nothing wrong is timed
+    return providers(images, [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images], torch.float32)
+
+
+@pytest.mark.parametrize("name", ["fastcutpaste", "fastcutpaste, image by image", "PIL"])
+def test_three_way(benchmark, calls, name):
+    benchmark(calls[name])
