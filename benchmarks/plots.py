@@ -10,6 +10,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from benchmarks.rows import RESULTS, Row, read
 from fastcutpaste.files import written_whole
@@ -56,12 +57,16 @@ def draw(rows: list[Row], path: Path, size: int = 256) -> None:
         for name in sorted({row.provider for row in here}):
             points = sorted((row.batch, row.images_per_s) for row in here if row.provider == name)
             style = "-o" if name.startswith("fastcutpaste") else "--s"
-            axis.plot(*zip(*points, strict=True), style, label=name, markersize=4)
+            if len(points) > 1:
+                axis.plot(*zip(*points, strict=True), style, label=name, markersize=4)
         axis.set(xscale="log", yscale="log", xlabel="batch", ylabel="images / s", title=f"{device}, {threads} threads")
-        axis.set_xticks(sorted({row.batch for row in here}), [str(b) for b in sorted({row.batch for row in here})])
+        batches = sorted({row.batch for row in here})
+        axis.set_xticks(batches, [str(batch) for batch in batches])
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axis.minorticks_off()
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     with written_whole(path) as temporary:
         figure.savefig(temporary, format="svg", metadata={"Date": None})
     plt.close(figure)
