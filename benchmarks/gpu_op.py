@@ -87,7 +87,7 @@ def check(plan: Plan) -> None:
         fused, _ = task.normalized(given, mean, std, torch.bfloat16, draws=draws)
         apart = normalize(task.augment(given, draws=draws).images, mean, std, torch.bfloat16)
         assert_close(fused, apart, atol=2e-2, rtol=0)
-        if not fused.is_contiguous(memory_format=torch.channels_last):
+        if fused.is_cuda and not fused.is_contiguous(memory_format=torch.channels_last):
             raise AssertionError("normalized: channels_last required")
 
 

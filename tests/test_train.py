@@ -342,7 +342,7 @@ class HostReads(TorchDispatchMode):
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_step_reads_nothing_back_to_the_host(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the path of a GPU: whole images, here on a CPU, where the slices would read each patch."""
-    monkeypatch.setattr(functional, "_pays_for_bytes", lambda _: False)
+    monkeypatch.setattr(functional, "_pays_for_bytes", lambda *_: False)
     fabric = scaling_fabric() if precision == "fp16" else None
     config = settings(9, crop=16, precision="fp32" if fabric else precision)
     training = Training(Tiny(3), CutPaste3Way(), config, None, fabric, 9)
@@ -363,7 +363,7 @@ def test_a_step_reads_nothing_back_to_the_host(precision: str, monkeypatch: pyte
 
 def test_augmentation_needs_no_pixel_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fake tensors have no contents: whatever looks at one fails."""
-    monkeypatch.setattr(functional, "_pays_for_bytes", lambda _: False)
+    monkeypatch.setattr(functional, "_pays_for_bytes", lambda *_: False)
     training = Training(Tiny(3), CutPaste3Way(), settings(2, crop=16))
     with FakeTensorMode(allow_non_fake_inputs=True):
         images = torch.randint(0, 256, (8, 3, 24, 24), dtype=torch.uint8)
@@ -389,7 +389,7 @@ def test_the_step_compiles_once_and_as_a_whole(monkeypatch: pytest.MonkeyPatch) 
         train(compiled, draw_noise(), CutPaste3Way(), settings(6, crop=16, compile=True), report_every=2)
     assert len(graphs) == 1
     assert graphs[0] > 100
-    monkeypatch.setattr(functional, "_pays_for_bytes", lambda _: False)
+    monkeypatch.setattr(functional, "_pays_for_bytes", lambda *_: False)
     train(eager, draw_noise(), CutPaste3Way(), settings(6, crop=16, compile=False))
     for name, value in eager.state_dict().items():  # the trial step before the first has left no trace
         torch.testing.assert_close(compiled.state_dict()[name], value, rtol=1e-4, atol=1e-5, msg=name)
