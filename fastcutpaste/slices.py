@@ -45,6 +45,8 @@ def paste_slices(
     geometry = list(zip(*(field.tolist() for field in patches.geometry), strict=True))
     feathers = [0.0] * count if patches.feather is None else patches.feather.tolist()
     jitters = None if patches.jitter is None else list(zip(*(field.tolist() for field in patches.jitter), strict=True))
+    if normalization is not None:
+        scale, offset = (each.numpy()[:, None] for each in normalization)  # (C, 1)
     for group in _groups(geometry):
         pieces: list[Array] = []  # (C, h·w) each
         for b in group:
@@ -55,7 +57,6 @@ def paste_slices(
         if jitters is not None:
             pieces = recolored(pieces, [jitters[b] for b in group])
         if normalization is not None:
-            scale, offset = (each.numpy()[:, None] for each in normalization)  # (C, 1)
             pieces = [piece * scale - offset for piece in pieces]
         for b, piece in zip(group, pieces, strict=True):
             _, _, y, x, h, w, angle = geometry[b]

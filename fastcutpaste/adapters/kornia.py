@@ -45,10 +45,9 @@ class KorniaAugmentation(IntensityAugmentationBase2D):  # type: ignore[misc]  # 
 
     The drawn numbers are in `_params["draws"]` (B, numbers), uniform in [0, 1), one row for each image.
     `augment(other_images, params=augment._params)` pastes at the same places of other images. Numbers come from torch's
-    default generator of
-    the images' device when the augmentation is called by itself. A container draws before it hands over any image, on
-    the device the augmentation was moved to: `AugmentationSequential(...).to("cuda")`, else the CPU, as kornia does,
-    from where they are carried over without waiting.
+    default generator of the images' device when the augmentation is called by itself. A container draws before it hands
+    over any image, on the device the augmentation was moved to: `AugmentationSequential(...).to("cuda")`, else the CPU,
+    as kornia does, from where they are carried over without waiting.
 
     Args:
         patch_transform: what to paste and where. Its own `p` counts too: 0.5 here and 0.5 there make a quarter.

@@ -79,9 +79,8 @@ class V2Transform(v2.Transform):  # type: ignore[misc]  # torchvision has no typ
         images = [_to_tensor(item) for item in found]
         _check(images, masks, flat_inputs)
         leading, size = images[0].shape[:-3], images[0].shape[-2:]
-        draws = uniform(
-            (math.prod(leading), self.patch_transform.numbers), images[0].device
-        )  # the same for all images of a sample
+        numbers = (math.prod(leading), self.patch_transform.numbers)
+        draws = uniform(numbers, images[0].device)  # the same for all images of a sample
         results: dict[int, Tensor] = {}
         mask = draws
         for item, image in zip(found, images, strict=True):
