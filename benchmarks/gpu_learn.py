@@ -131,7 +131,7 @@ def measure_scorer(plan: Plan, figures: Figures) -> None:
         with torch.no_grad():
             for _ in range(3):
                 network(normal[..., :64, :64])  # batch norms see images, so that features differ
-        config = DetectorConfig(patch=64, stride=plan.stride, size=(plan.size, plan.size))
+        config = DetectorConfig((plan.size, plan.size), patch=64, stride=plan.stride, border=False)  # as in the paper
         detector = Detector(network, config).to(plan.device).fit(normal, normal[:1])
         check_scorer(detector, normal[:1], plan.stride)
         for batch in (1, plan.score_batch):

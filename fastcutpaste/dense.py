@@ -128,6 +128,21 @@ def embed_densely(
     return means[..., :rows, :columns].permute(0, 2, 3, 1)  # (B, h, w, D)
 
 
+def continue_edges(images: Tensor, margin: int) -> Tensor:
+    """Continue images (B, C, H, W) by `margin` pixels on every side, each the pixel of the edge that is nearest.
+
+    Returns:
+        (B, C, H + 2·margin, W + 2·margin) of the same type; the images themselves if the margin is 0.
+    """
+    if margin == 0:
+        return images
+    for dim in (-2, -1):
+        side = images.shape[dim]
+        nearest = torch.arange(-margin, side + margin, device=images.device).clamp(0, side - 1)
+        images = images.index_select(dim, nearest)
+    return images
+
+
 def slabs(images: Tensor, patch: int, stride: int, rows: int) -> list[Tensor]:
     """Cut images (B, C, H, W) into views that hold `rows` rows of the grid of patches each, fewer in the last.
 

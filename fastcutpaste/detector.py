@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fastcutpaste.checks import check_images
 from fastcutpaste.dense import (
+    continue_edges,
     embed_densely,
     embed_patches,
     fitting_chunk,
@@ -28,7 +29,7 @@ from fastcutpaste.metrics import threshold_at_fpr
 from fastcutpaste.model import Network, NetworkConfig, autocast
 from fastcutpaste.patchnet import STEP
 
-FORMAT = 1  # of the file; raised when older versions could no longer read it
+FORMAT = 2  # of the file; raised when older versions could no longer read it
 _KEY = "fastcutpaste"
 Progress = Callable[[Iterable[Tensor], int, str], Iterable[Tensor]]
 
@@ -41,7 +42,11 @@ class DetectorConfig:
         size: (height, width) of the images it is fitted on, pixels; where images are resized, it is to this.
         patch: side of the patches that are scored, pixels; None: whole images, without heat maps.
         stride: pixels from one patch to the next.
-        density: "gaussian" or "kernel", one for all patches; or "location", a Gaussian at every place of the grid.
+        border: continue the images by half a patch on every side with the pixels of their edge, so that what lies at
+            the edge is in the middle of some patch, as everything else is; False, as in the paper: the outermost
+            patches end with the image, and their scores are spread to its edge.
+        density: "gaussian", "kernel" or "nearest", one for all patches; or "location", a Gaussian at every place of
+            the grid.
         false_positive_rate: share of normal images the threshold lets be called defective.
         fit_patches: most patches a density for all of them is fitted on; the grid is thinned out until they are fewer.
         chunk: patches or images a forward pass; bounds the memory, changes no score. None: what the free memory allows.
@@ -50,7 +55,8 @@ class DetectorConfig:
     size: tuple[int, int] = (256, 256)
     patch: int | None = 64
     stride: int = 4
-    density: Literal["gaussian", "kernel", "location"] = "gaussian"
+    border: bool = True
+    density: Literal["gaussian", "kernel", "nearest", "location"] = "gaussian"
     false_positive_rate: float = 0.05
     fit_patches: int = 50_000
     chunk: int | None = None
@@ -65,7 +71,20 @@ class DetectorConfig:
                 raise ValueError(f"{name}: at least 1 required, got {count}")
         make_density(self.density)
         if self.density == "location" and self.patch is None:
-            raise ValueError("density: 'gaussian' or 'kernel' required for whole images, got 'location'")
+            raise ValueError("density: 'gaussian', 'kernel' or 'nearest' required for whole images, got 'location'")
+
+    @property
+    def margin(self) -> int:
+        """Pixels by which images are continued on every side before their patches are scored."""
+        return self.patch // 2 if self.patch is not None and self.border else 0
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the grid of patches over an image of `size`; (1, 1) of whole images."""
+        if self.patch is None:
+            return 1, 1
+        height, width = (side + 2 * self.margin for side in self.size)
+        return grid_shape(height, width, self.patch, self.stride)
 
 
 class Detector:
@@ -107,8 +126,7 @@ class Detector:
                 f"Detector: patches of at least the network's {network.field} pixels required, got {patch}"
             )
         if density is not None:  # one of another network or grid fails here, not at the first image
-            grid = (1, 1) if patch is None else grid_shape(*self.config.size, patch, self.config.stride)
-            density.score(torch.zeros(*grid, network.features, device=self.device))
+            density.score(torch.zeros(*self.config.grid, network.features, device=self.device))
 
     @property
     def device(self) -> torch.device:
@@ -148,9 +166,13 @@ class Detector:
         located = isinstance(density, LocationDensity)
         stride = self._fit_stride(len(images))
         parts: Iterable[Tensor] = self._slabs_to_fit(images) if located else self._batches(images)
+        margin = 0 if located else self.config.margin
         if progress is not None:
             parts = progress(parts, sum(len(part) for part in parts), "fitting the density")
-        self.density = density.fit(self._features_of_all(p) if located else self._features(p, stride) for p in parts)
+        self.density = density.fit(
+            self._features_of_all(part) if located else self._features(continue_edges(part, margin), stride)
+            for part in parts
+        )
         if self.config.patch is None:
             scores = middle = self.score(calibration, progress)
         else:
@@ -200,7 +222,9 @@ class Detector:
         if self.config.patch is None:
             raise ValueError("localize: a detector trained on patches required, got one of whole images")
         self._check("localize", images)
-        patch, stride, size = self.config.patch, self.config.stride, (images.shape[-2], images.shape[-1])
+        patch, stride, margin = self.config.patch, self.config.stride, self.config.margin
+        height, width = images.shape[-2:]
+        size = (height + 2 * margin, width + 2 * margin)
         density = self._fitted()
         batches: Iterable[Tensor] = self._batches(images) if len(images) else []
         rows = max(1, (self._pixels // size[1] - patch) // stride + 1)  # of the grid, a pass
@@ -208,11 +232,13 @@ class Detector:
             rows = size[0]  # it scores the whole grid at once
         if progress is not None:
             batches = progress(batches, len(images), "scoring")
-        maps = [torch.empty(0, *size)]
+        maps = [torch.empty(0, height, width)]
         for batch in batches:
-            parts = [density.score(self._features(slab)) for slab in slabs(batch, patch, stride, rows)]
+            continued = continue_edges(batch, margin)
+            parts = [density.score(self._features(slab)) for slab in slabs(continued, patch, stride, rows)]
             scores = torch.cat(parts, 1)  # (B, h, w)
-            maps.append(spread_scores(scores, size, patch=patch, stride=stride).cpu())
+            spread = spread_scores(scores, size, patch=patch, stride=stride)
+            maps.append(spread[:, margin : margin + height, margin : margin + width].cpu())
             if not maps[-1].isfinite().all():
                 raise ValueError("localize: images of finite pixels required, got NaN or infinity")
         return torch.cat(maps)
@@ -268,7 +294,8 @@ class Detector:
             network_config = header["network"] | {"head": tuple(header["network"]["head"])}
             network = Network(NetworkConfig(**network_config))
             network.load_state_dict(_under("network.", tensors))
-            config = DetectorConfig(**header["detector"] | {"size": tuple(header["detector"]["size"])})
+            settings = {"border": False} | header["detector"]  # files of format 1 know no border
+            config = DetectorConfig(**settings | {"size": tuple(settings["size"])})
             density = density_from_state(_under("density.", tensors))
             threshold, typical = float(header["threshold"]), float(header["typical"])
             detector = cls(network, config, density, threshold, typical, header.get("provenance"))
@@ -312,10 +339,8 @@ class Detector:
     def _slabs_to_fit(self, images: Tensor) -> list[Tensor]:
         """Cut images into slabs of few enough grid rows to hold the features of one slab of all images."""
         assert self.config.patch is not None
-        patch, stride = self.config.patch, self.config.stride
-        _, columns = grid_shape(*self.config.size, patch, stride)
-        rows = max(1, 2**26 // (len(images) * columns * self.network.features))  # 256 MiB of float32
-        return slabs(images, patch, stride, rows)
+        rows = max(1, 2**26 // (len(images) * self.config.grid[1] * self.network.features))  # 256 MiB of float32
+        return slabs(continue_edges(images, self.config.margin), self.config.patch, self.config.stride, rows)
 
     def _features_of_all(self, slab: Tensor) -> Tensor:
         return torch.cat([self._features(batch) for batch in self._batches(slab)])
@@ -326,7 +351,7 @@ class Detector:
             return 1
         stride = self.config.stride
         while True:
-            rows, columns = grid_shape(*self.config.size, self.config.patch, stride)
+            rows, columns = replace(self.config, stride=stride).grid
             if count * rows * columns <= self.config.fit_patches or rows * columns == 1:
                 return stride
             stride += self.config.stride

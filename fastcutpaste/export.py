@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fastcutpaste.dense import embed_densely, grid_shape, reach_weights, score_maps
+from fastcutpaste.dense import continue_edges, embed_densely, reach_weights, score_maps
 from fastcutpaste.detector import Detector
 from fastcutpaste.files import written_whole
 from fastcutpaste.patchnet import STEP
@@ -37,16 +37,20 @@ class ScoringGraph(nn.Module):
             raise RuntimeError("ScoringGraph: a fitted detector required, got one without a density")
         self.network, self.density, self.config = detector.network, detector.density, detector.config
         if self.config.patch is not None:
-            patch, stride, size = self.config.patch, self.config.stride, self.config.size
-            grid = grid_shape(*size, patch, stride)
-            weights = [reach_weights(size[i], grid[i], patch, stride, True).to(detector.device) for i in (0, 1)]
+            margin, grid = self.config.margin, self.config.grid
+            weights = [
+                reach_weights(side + 2 * margin, grid[i], self.config.patch, self.config.stride, True)
+                for i, side in enumerate(self.config.size)
+            ]
+            weights = [each[margin : len(each) - margin].to(detector.device) for each in weights]
             self.register_buffer("rows", weights[0], persistent=False)
             self.register_buffer("columns", weights[1], persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         if self.config.patch is None:
             return (self.density.score(self.network.embed(images)),)
-        scores = self.density.score(self._features(images, self.config.patch, self.config.stride))  # (B, h, w)
+        continued = continue_edges(images, self.config.margin)
+        scores = self.density.score(self._features(continued, self.config.patch, self.config.stride))  # (B, h, w)
         maps = self.rows @ scores @ self.columns.T  # (H, h) · (B, h, w) · (w, W)
         return maps, score_maps(maps)
 
@@ -54,7 +58,7 @@ class ScoringGraph(nn.Module):
         network = self.network
         if network.field is not None and stride % STEP == 0:
             return embed_densely(images, network.embed_map, patch=patch, stride=stride, field=network.field, step=STEP)
-        h, w = grid_shape(*self.config.size, patch, stride)
+        h, w = self.config.grid
         inside = torch.arange(patch, device=images.device)
         row = (torch.arange(h, device=images.device) * stride).view(-1, 1, 1, 1) + inside.view(-1, 1)  # (h, 1, P, 1)
         column = (torch.arange(w, device=images.device) * stride).view(-1, 1, 1) + inside  # (w, 1, P)

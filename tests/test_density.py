@@ -14,11 +14,12 @@ from fastcutpaste.density import (
     GaussianDensity,
     KernelDensity,
     LocationDensity,
+    NearestDensity,
     density_from_state,
     make_density,
 )
 
-KINDS = ["gaussian", "kernel"]
+KINDS = ["gaussian", "kernel", "nearest"]
 
 
 def draw_features(
@@ -162,13 +163,47 @@ def test_kernel_score_of_unit_features_is_that_of_the_paper_but_for_a_constant()
     torch.testing.assert_close(difference, difference.mean().expand(15), rtol=1e-4, atol=1e-4)
 
 
-def test_kernel_score_is_the_same_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    density, features = KernelDensity().fit(draw_features(40, 6)), draw_features(33, 6, seed=1)
+@pytest.mark.parametrize("kind", ["kernel", "nearest"])
+def test_the_score_is_the_same_in_chunks(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    density, features = make_density(kind).fit(draw_features(40, 6)), draw_features(33, 6, seed=1)
     whole = density.score(features)
-    monkeypatch.setattr("fastcutpaste.density._KERNEL_ENTRIES", 40 * 7)
+    monkeypatch.setattr("fastcutpaste.memory._ENTRIES", 40 * 7)
     torch.testing.assert_close(density.score(features), whole)
-    monkeypatch.setattr("fastcutpaste.density._KERNEL_ENTRIES", 1)
+    monkeypatch.setattr("fastcutpaste.memory._ENTRIES", 1)
     torch.testing.assert_close(density.score(features), whole)
+
+
+@pytest.mark.parametrize("shift", [0.0, 20.0])
+def test_the_nearest_score_is_the_smallest_distance_to_what_is_kept(shift: float) -> None:
+    training, features = draw_features(60, 12, shift=shift), draw_features(15, 12, seed=1, shift=shift)
+    score = NearestDensity(memory=60).fit(training).score(features)
+    expected = torch.tensor([min(float((one - row).norm()) for row in training.double()) for one in features.double()])
+    torch.testing.assert_close(score, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_each_feature_kept_is_the_farthest_from_those_before() -> None:
+    training = draw_features(80, 5)  # of fewer than 64 dimensions, so nothing is projected
+    state = NearestDensity(memory=20, candidates=80).fit(training).state()
+    kept = (state["kept"] + state["middle"]).double()
+    rows = training.double()
+    chosen = [0]
+    while len(chosen) < 20:
+        nearest = torch.stack([(rows - rows[i]).norm(dim=1) for i in chosen]).amin(0)
+        chosen.append(int(nearest.argmax()))
+    torch.testing.assert_close(kept, rows[chosen])
+
+
+def test_a_rare_kind_of_normal_feature_is_kept_where_few_of_many_are() -> None:
+    training = torch.cat([draw_features(5000, 100), draw_features(3, 100, seed=1) + 30])  # projected to 64
+    rare = training[-3:]
+    assert NearestDensity(memory=10).fit(training).score(rare).max() < 50
+    assert NearestDensity(memory=10).fit(training[:-3]).score(rare).min() > 100
+
+
+def test_nearest_refuses_a_memory_that_candidates_cannot_fill() -> None:
+    for memory, candidates in ((1, 5), (6, 5)):
+        with pytest.raises(ValueError, match=rf"memory of 2 to candidates \(5\) required, got {memory}"):
+            NearestDensity(memory, candidates)
 
 
 def test_kernel_memory_keeps_rows_drawn_by_the_generator() -> None:
@@ -363,7 +398,7 @@ def test_importing_density_needs_torch_alone() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_errors_of_fit_say_what_came(kind: str) -> None:
-    who = "ledoit_wolf" if kind == "gaussian" else "KernelDensity"
+    who = {"gaussian": "ledoit_wolf", "kernel": "KernelDensity", "nearest": "NearestDensity"}[kind]
     features = draw_features(10, 4)
     with pytest.raises(ValueError, match=f"{who}: at least 2 rows of features required, got 1"):
         make_density(kind).fit(features[:1])
@@ -411,7 +446,9 @@ def test_errors_of_settings_and_states_say_what_came() -> None:
         LocationDensity(rank=0)
     with pytest.raises(ValueError, match="KernelDensity: memory of at least 2 features required, got 1"):
         KernelDensity(memory=1)
-    with pytest.raises(ValueError, match="make_density: one of gaussian, kernel, location required, got 'gauss'"):
+    with pytest.raises(
+        ValueError, match="make_density: one of gaussian, kernel, nearest, location required, got 'gauss'"
+    ):
         make_density("gauss")
     with pytest.raises(ValueError, match="GaussianDensity: tensors mean, whitening, offset required, got mean"):
         GaussianDensity.from_state({"mean": torch.zeros(3)})

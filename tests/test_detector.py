@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -18,16 +19,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fastcutpaste import detector as module
-from fastcutpaste.dense import slabs
+from fastcutpaste.dense import continue_edges, slabs
 from fastcutpaste.density import GaussianDensity, KernelDensity, LocationDensity
 from fastcutpaste.detector import FORMAT, Detector, DetectorConfig, hold_out
 from fastcutpaste.model import Network, NetworkConfig
 
 SIZE = (40, 72)
-PATCHES = DetectorConfig(size=SIZE, patch=24, stride=8)  # 3 × 7 patches
+PATCHES = DetectorConfig(size=SIZE, patch=24, stride=8, border=False)  # 3 × 7 patches
 WHOLE = DetectorConfig(size=SIZE, patch=None, chunk=5)
-KINDS = [PATCHES, WHOLE, replace(WHOLE, density="kernel")]
-NAMES = ["patches", "whole", "whole-kernel"]
+KINDS = [PATCHES, WHOLE, replace(WHOLE, density="kernel"), replace(PATCHES, border=True, density="nearest")]
+NAMES = ["patches", "whole", "whole-kernel", "border-nearest"]
 
 
 def draw_images(count: int, seed: int = 0, size: tuple[int, int] = SIZE) -> Tensor:
@@ -299,7 +300,7 @@ def make_patchnet(config: DetectorConfig, count: int = 12) -> Detector:
 def test_a_network_without_padding_scores_densely_what_it_scores_patch_by_patch(
     density: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    detector = make_patchnet(DetectorConfig(SIZE, patch=24, stride=4, density=density))
+    detector = make_patchnet(DetectorConfig(SIZE, patch=24, stride=4, border=False, density=density))
     images = draw_images(3, seed=1)
     passes: list[tuple[int, ...]] = []
     embed_map = detector.network.embed_map
@@ -356,12 +357,50 @@ def test_a_density_per_location_finds_what_is_normal_elsewhere(tmp_path: Path) -
         located.localize(draw_images(1, size=(48, 72)))
 
 
+def test_with_a_border_the_map_is_that_of_the_image_continued_with_the_pixels_of_its_edge(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fastcutpaste.model.computes_bf16", lambda _: False)
+    images = draw_images(14)
+    with_border = Detector(network(), replace(PATCHES, border=True)).fit(*hold_out(images))
+    assert with_border.config.grid == (6, 10)
+    continued = torch.from_numpy(np.pad(images.numpy(), ((0, 0), (0, 0), (12, 12), (12, 12)), mode="edge"))
+    size = (SIZE[0] + 24, SIZE[1] + 24)
+    without = Detector(network(), replace(PATCHES, size=size)).fit(*hold_out(continued))
+    expected = without.localize(continued)[:, 12:-12, 12:-12]
+    torch.testing.assert_close(with_border.localize(images), expected, rtol=1e-3, atol=1e-3)
+    tall = draw_images(2, seed=3, size=(72, 40))
+    assert with_border.localize(tall).shape == (2, 72, 40)
+
+
+def test_what_lies_near_the_edge_is_found_where_it_is_and_not_spread_to_the_edge() -> None:
+    images = draw_images(2, seed=2)
+    images[1, :, 4:10, 4:10] = 255
+    found = []
+    for border in (True, False):
+        fitted = make_fitted(replace(PATCHES, stride=4, border=border), count=30)
+        found.append(divmod(int(fitted.localize(images)[1].argmax()), SIZE[1]))
+    assert found[1] == (0, 0)
+    assert 4 <= min(found[0]) <= max(found[0]) <= 10
+
+
+def test_a_file_from_before_there_was_a_border_is_read_as_one_without(saved: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old.safetensors"
+
+    def age(header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        header["format"] = 1
+        del header["detector"]["border"]
+
+    write_changed(saved, old, age)
+    assert Detector.load(old).config == Detector.load(saved).config == PATCHES
+
+
 def test_location_features_are_fitted_slab_by_slab(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastcutpaste.model.computes_bf16", lambda _: False)
-    config = DetectorConfig(SIZE, patch=24, stride=8, density="location")
+    config = DetectorConfig(SIZE, patch=24, stride=8, density="location")  # 6 × 10 places, border and all
     images = hold_out(draw_images(8))
     whole = Detector(network(), config).fit(*images)
-    monkeypatch.setattr(Detector, "_slabs_to_fit", lambda self, images: slabs(images, 24, 8, 1))
+    monkeypatch.setattr(Detector, "_slabs_to_fit", lambda self, images: slabs(continue_edges(images, 12), 24, 8, 1))
     banded = Detector(network(), config).fit(*images)
     assert whole.density
     assert banded.density
@@ -402,7 +441,7 @@ def test_a_density_of_another_network_or_grid_is_refused() -> None:
         Detector(network(), replace(PATCHES, stride=16), located)
     with pytest.raises(ValueError, match="patches of at least the network's 19 pixels required, got 18"):
         Detector(Network(NetworkConfig("patchnet", patch=19)), replace(PATCHES, patch=18))
-    with pytest.raises(ValueError, match="'gaussian' or 'kernel' required for whole images, got 'location'"):
+    with pytest.raises(ValueError, match="'gaussian', 'kernel' or 'nearest' required for whole images, got 'location'"):
         replace(WHOLE, density="location")
 
 

@@ -21,7 +21,10 @@ LAYERS = {
     "decode": (0, set()),
     "defects": (0, set()),
     "covariance": (0, set()),
-    "density": (1, {"covariance"}),
+    "fitted": (0, set()),
+    "gaussian": (1, {"covariance", "fitted"}),
+    "memory": (1, {"covariance", "fitted"}),
+    "density": (2, {"fitted", "gaussian", "memory"}),
     "seeds": (0, set()),
     "files": (0, set()),
     "metrics": (0, set()),
@@ -109,7 +112,7 @@ TORCH_ALONE = {
     "foreground",
     "tasks",
 }
-TORCH_ALONE |= {"files", "covariance", "dense", "density", "patchnet"}
+TORCH_ALONE |= {"files", "covariance", "dense", "fitted", "gaussian", "memory", "density", "patchnet"}
 
 
 def imported_modules(source, modules):

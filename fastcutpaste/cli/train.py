@@ -85,7 +85,11 @@ class _Images:
               help="patchnet: heat maps in one pass; or any torchvision or timm classification model.")  # fmt: skip
 @click.option("--weights", help="'imagenet', or a local file of the backbone's weights.  [default: from scratch]")
 @click.option("--stage", help="Node of the backbone whose output is the features, such as layer3.")
-@click.option("--density", type=click.Choice(["gaussian", "kernel", "location"]), default="gaussian", show_default=True)
+@click.option("--density", type=click.Choice(["gaussian", "kernel", "nearest", "location"]), default="gaussian",
+              show_default=True, help="Of normal features; nearest: the distance to the closest of 3,000 of them; "
+                                      "location: a Gaussian at every place of the grid.")  # fmt: skip
+@click.option("--border/--no-border", default=True, show_default=True,
+              help="Continue images by half a patch, so that what is at the edge is found there.")  # fmt: skip
 @click.option("--fpr", default=0.05, show_default=True, help="Share of normal images that may be called defective.")
 @click.option("--held-out", default=0.2, show_default=True,
               help="Share of the images, the last ones, kept out of training to set the threshold on.")  # fmt: skip
@@ -108,10 +112,10 @@ class _Images:
 @click.option("--profile", is_flag=True, help="Write where the time of a step goes into OUT/profile.")
 def train(
     data: Path, out: Path, preset: str, size: str, crop: int, stride: int | None, steps: int | None, batch: int | None,
-    backbone: str, weights: str | None, stage: str | None, density: Any, fpr: float, held_out: float, seeds: str,
-    precision: Any, compiled: bool | None, read: Literal["auto", "resident", "stream"], device: str, devices: int,
-    num_nodes: int, resume: bool, accept_changes: bool, save_minutes: float, save_steps: int | None, overwrite: bool,
-    profile: bool,
+    backbone: str, weights: str | None, stage: str | None, density: Any, border: bool, fpr: float, held_out: float,
+    seeds: str, precision: Any, compiled: bool | None, read: Literal["auto", "resident", "stream"], device: str,
+    devices: int, num_nodes: int, resume: bool, accept_changes: bool, save_minutes: float, save_steps: int | None,
+    overwrite: bool, profile: bool,
 ) -> None:  # fmt: skip
     """Train a detector on the normal images in DATA: an MVTec category (train/good), or a plain folder of images."""
     device_named(device)  # what is wrong with it is said before anything else is done
@@ -131,7 +135,9 @@ def train(
         compile=compiled,
     )
     stride = (16 if preset == "quick" else 4) if stride is None else stride
-    scoring = DetectorConfig(size_of(size), patch=crop or None, stride=stride, density=density, false_positive_rate=fpr)
+    scoring = DetectorConfig(
+        size_of(size), patch=crop or None, stride=stride, border=border, density=density, false_positive_rate=fpr
+    )
     network = NetworkConfig(backbone, stage=stage, patch=crop or 64)
     Network(network, weights)  # and what is wrong with either
     found = find_training_images(data)
