@@ -23,7 +23,7 @@ from torch import Tensor
 from fastcutpaste.files import written_whole
 from fastcutpaste.train import Training
 
-FORMAT = 1  # of the file; raised when older versions could no longer read it
+FORMAT = 2  # of the file; raised when older versions could no longer read it
 _KEY = "fastcutpaste-checkpoint"
 Facts = dict[str, Any]
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,9 @@ from torch.nn import functional as F
 from fastcutpaste.functional import random_crops
 from fastcutpaste.launch import PRECISIONS, Precision
 from fastcutpaste.tasks import PretextTask
+
+OPTIMIZERS = ("sgd", "adamw")
+ADAMW_RATE = 1e-3  # a learning rate that suits it
 
 
 @dataclass(frozen=True)
@@ -21,9 +25,12 @@ class TrainConfig:
         steps: number of updates.
         batch: images a step, before the pretext task multiplies them by its classes, all processes together.
         crop: side of the square crop taken from each image before anything is pasted, pixels; None: whole images.
+        jitter: largest change of brightness, contrast, saturation and hue of what is pasted.
+        optimizer: "sgd", as in the paper, or "adamw", which learned in a third of the steps what SGD did where steps
+            are few.
         learning_rate: at the first step; one cosine takes it to 0 at the last.
         momentum: of SGD.
-        weight_decay: of SGD.
+        weight_decay: of the optimizer.
         head_steps: the first so many steps train the head alone, on a backbone left as it is; after them all layers
             learn, from `tuning_rate` along a cosine of their own. The backbone's BatchNorm stays as it is throughout.
             For a pretrained backbone; 0: everything learns from the first step.
@@ -40,6 +47,8 @@ class TrainConfig:
     steps: int = 65_536
     batch: int = 32
     crop: int | None = None
+    jitter: float = 0.1
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 0.03
     momentum: float = 0.9
     weight_decay: float = 3e-5
@@ -55,13 +64,15 @@ class TrainConfig:
                 raise ValueError(f"{name}: at least 1 required, got {getattr(self, name)}")
         if self.crop is not None and self.crop < 8:
             raise ValueError(f"crop: at least 8 pixels required, got {self.crop}")
-        for name in ("learning_rate", "momentum", "weight_decay", "tuning_rate"):
+        for name in ("jitter", "learning_rate", "momentum", "weight_decay", "tuning_rate"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: a finite number of at least 0 required, got {getattr(self, name)}")
         if not 0 <= self.head_steps <= self.steps:
             raise ValueError(f"head_steps: from 0 to the {self.steps} steps required, got {self.head_steps}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision: one of {', '.join(PRECISIONS)} required, got {self.precision!r}")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer: one of {', '.join(OPTIMIZERS)} required, got {self.optimizer!r}")
         if self.seed < 0:
             raise ValueError(f"seed: at least 0 required, got {self.seed}")
 

@@ -139,7 +139,7 @@ class Training:
         self._reported = self.step
 
     def state(self) -> dict[str, Tensor]:
-        """Give what training goes on from: weights, momentum, the losses not yet reported, the scale of fp16 losses.
+        """Give what training goes on from: weights, the optimizer's state, losses not yet reported, the fp16 scale.
 
         Raises:
             FloatingPointError: a loss or a weight is not finite, and the state worth nothing.
@@ -150,9 +150,8 @@ class Training:
         if not bool(finite.all()):
             raise FloatingPointError(self._not_finite("finite weights required, got others", self.step))
         for name, parameter in self.network.named_parameters():
-            moving = self._optimizer.state.get(parameter, {}).get("momentum_buffer")
-            if moving is not None:
-                tensors[f"momentum.{name}"] = moving
+            for key, value in self._optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer.{key}.{name}"] = value
         tensors["step"] = torch.tensor([self.step, self._reported])
         tensors["window"] = self._window
         scaler: dict[str, Any] = self.fabric.strategy.precision.state_dict()
@@ -177,10 +176,13 @@ class Training:
         self.step, self._reported = tensors["step"].tolist()
         self._window.copy_(tensors["window"])
         self._enter_stage()
-        for name, parameter in self.network.named_parameters():
-            if f"momentum.{name}" in tensors:
-                moving = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])
-                self._optimizer.state[parameter]["momentum_buffer"] = moving
+        parameters = dict(self.network.named_parameters())
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                kind, name = key.split(".", 2)[1:]
+                parameter = parameters[name]
+                one = parameter if value.shape == parameter.shape else value  # Adam counts its steps in a scalar
+                self._optimizer.state[parameter][kind] = torch.empty_like(one, device=parameter.device).copy_(value)
         if "scaler" in tensors:
             scale, tracker = tensors["scaler"].tolist()
             scaler = self.fabric.strategy.precision.state_dict()
@@ -202,9 +204,15 @@ class Training:
                     module.eval().requires_grad_(False)
         learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         config = self.config
-        self._optimizer = torch.optim.SGD(
-            learning, config.learning_rate, config.momentum, weight_decay=config.weight_decay, fused=True
-        )
+        self._optimizer: torch.optim.Optimizer
+        if config.optimizer == "sgd":
+            self._optimizer = torch.optim.SGD(
+                learning, config.learning_rate, config.momentum, weight_decay=config.weight_decay, fused=True
+            )
+        else:
+            self._optimizer = torch.optim.AdamW(
+                learning, config.learning_rate, weight_decay=config.weight_decay, fused=True
+            )
         self._step, self._update_weights = self.fabric.setup(self._module, self._optimizer)
 
     def _update(self, images: Tensor, draws: Tensor) -> None:

@@ -226,6 +226,8 @@ def test_the_defaults_and_presets_are_the_papers() -> None:
         ("learning_rate", -1),
         ("learning_rate", math.nan),
         ("momentum", math.inf),
+        ("jitter", -0.1),
+        ("optimizer", "adam"),
         ("weight_decay", -1e-5),
         ("precision", "fp8"),
         ("head_steps", -1),
@@ -253,10 +255,11 @@ def test_a_batch_of_another_size_is_refused() -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 3, 4, 8])
-@pytest.mark.parametrize("others", ["fp32", "bf16", "scaled fp16", "stages"])
+@pytest.mark.parametrize("others", ["fp32", "bf16", "scaled fp16", "stages", "adamw"])
 def test_a_training_taken_up_anywhere_ends_as_the_one_that_was_not_cut(cut: int, others: str) -> None:
     precision = others if others in ("fp32", "bf16") else "fp32"
-    config = settings(8, precision=precision, head_steps=4 if others == "stages" else 0)
+    optimizer = "adamw" if others == "adamw" else "sgd"
+    config = settings(8, precision=precision, head_steps=4 if others == "stages" else 0, optimizer=optimizer)
 
     def make() -> tuple[Training, list[Report]]:
         network = Tiny()

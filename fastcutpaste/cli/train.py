@@ -32,7 +32,7 @@ from fastcutpaste.metrics import threshold_at_fpr
 from fastcutpaste.model import Network, NetworkConfig
 from fastcutpaste.recipe import Batches, facts_of, provenance_of, take_up, train_network
 from fastcutpaste.runs import CHECKPOINT_FILE, DETECTOR_FILE, claim, complete, is_complete, load_run
-from fastcutpaste.step import PRESETS, TrainConfig
+from fastcutpaste.step import ADAMW_RATE, OPTIMIZERS, PRESETS, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,10 @@ class _Images:
 @click.option("--stride", type=int, help="Pixels between scored patches.  [default: 4; quick: 16]")
 @click.option("--steps", type=int, help="Updates, instead of the preset's.")
 @click.option("--batch", type=int, help="Normal images a step, instead of the preset's; the task triples them.")
+@click.option("--optimizer", type=click.Choice(OPTIMIZERS), help="adamw learns faster where updates are few.  "
+                                                                 "[default: sgd, as in the paper]")  # fmt: skip
+@click.option("--learning-rate", type=float, help="At the first update.  [default: 0.03; adamw: 0.001]")
+@click.option("--jitter", type=float, help="Largest change of color of what is pasted, instead of the preset's.")
 @click.option("--backbone", default="resnet18", show_default=True,
               help="patchnet: heat maps in one pass; or any torchvision or timm classification model.")  # fmt: skip
 @click.option("--weights", help="'imagenet', or a local file of the backbone's weights.  [default: from scratch]")
@@ -112,10 +116,10 @@ class _Images:
 @click.option("--profile", is_flag=True, help="Write where the time of a step goes into OUT/profile.")
 def train(
     data: Path, out: Path, preset: str, size: str, crop: int, stride: int | None, steps: int | None, batch: int | None,
-    backbone: str, weights: str | None, stage: str | None, density: Any, border: bool, fpr: float, held_out: float,
-    seeds: str, precision: Any, compiled: bool | None, read: Literal["auto", "resident", "stream"], device: str,
-    devices: int, num_nodes: int, resume: bool, accept_changes: bool, save_minutes: float, save_steps: int | None,
-    overwrite: bool, profile: bool,
+    optimizer: Any, learning_rate: float | None, jitter: float | None, backbone: str, weights: str | None,
+    stage: str | None, density: Any, border: bool, fpr: float, held_out: float, seeds: str, precision: Any,
+    compiled: bool | None, read: Literal["auto", "resident", "stream"], device: str, devices: int, num_nodes: int,
+    resume: bool, accept_changes: bool, save_minutes: float, save_steps: int | None, overwrite: bool, profile: bool,
 ) -> None:  # fmt: skip
     """Train a detector on the normal images in DATA: an MVTec category (train/good), or a plain folder of images."""
     device_named(device)  # what is wrong with it is said before anything else is done
@@ -125,10 +129,14 @@ def train(
     if resume and overwrite:
         raise ValueError("--resume: without --overwrite required, got both")
     total = base.steps if steps is None else steps
+    rate = ADAMW_RATE if optimizer == "adamw" and base.optimizer == "sgd" else base.learning_rate
     config = replace(
         base,
         steps=total,
         batch=base.batch if batch is None else batch,
+        optimizer=optimizer or base.optimizer,
+        learning_rate=rate if learning_rate is None else learning_rate,
+        jitter=base.jitter if jitter is None else jitter,
         crop=crop or None,
         head_steps=base.head_steps * total // base.steps,
         precision=precision,

@@ -1,0 +1,83 @@
+"""docs/accuracy.md: the tables of the accuracy study, drawn from the rows alone."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from math import isnan
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.studies import PAPER, STUDIES
+from fastcutpaste.ensemble import spread
+from fastcutpaste.files import written_whole
+
+if TYPE_CHECKING:
+    from benchmarks.accuracy import Outcome
+
+PAGE = Path(__file__).parent.parent / "docs" / "accuracy.md"
+BEGIN, END = "<!-- rows: begin -->", "<!-- rows: end -->"
+
+
+def write_page(outcomes: Sequence["Outcome"]) -> None:
+    """Put the tables of all rows between the marks of the page; what stands around them is written by hand."""
+    before, rest = PAGE.read_text().split(BEGIN)
+    after = rest.split(END)[1]
+    tables = "\n".join(_table(study, [one for one in outcomes if one.study == study]) for study in STUDIES)
+    with written_whole(PAGE) as temporary:
+        temporary.write_text(f"{before}{BEGIN}\n\n{tables}\n{END}{after}")
+
+
+def _table(study: str, outcomes: Sequence["Outcome"]) -> str:
+    if not outcomes:
+        return f"### {study.capitalize()}\n\nNot measured yet.\n"
+    groups: dict[tuple[str, str, str, str], list[Outcome]] = defaultdict(list)
+    for one in outcomes:
+        groups[one.data, one.category, one.row, one.budget].append(one)
+    order = [name for row in STUDIES[study] for name in row.rows]
+    lines = [f"### {study.capitalize()}", ""]
+    lines.append(
+        "| data | row | budget | seeds | image AUROC | pixel AUROC | PRO | the paper | training, s | score, ms |"
+    )
+    lines.append("|---|---|---|---|---|---|---|---|---|---|")
+    averages: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    for (data, category, row, budget), group in sorted(groups.items(), key=lambda item: _place(item[0], order)):
+        averages[data, row, budget].append(spread([one.image_auroc for one in group])["mean"])
+        steps = "" if budget.endswith("steps") or budget == "none" else f" ({group[0].steps} steps)"
+        cells = [f"{data}, {category}", row, budget + steps, str(len(group))]
+        cells += [_figure(getattr(one, name) for one in group) for name in ("image_auroc", "pixel_auroc", "pro_auc")]
+        cells.append(PAPER.get((study, row, category), ""))
+        cells += [
+            f"{sum(one.train_s for one in group) / len(group):.0f}",
+            f"{sum(one.score_ms for one in group) / len(group):.1f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    for (data, row, budget), values in averages.items():
+        if len(values) > 1:
+            mean = 100 * sum(values) / len(values)
+            cells = [
+                f"{data}, mean of {len(values)}",
+                row,
+                budget,
+                "",
+                f"{mean:.1f}",
+                "",
+                "",
+                PAPER.get((study, row, "mean"), ""),
+                "",
+                "",
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _place(key: tuple[str, str, str, str], order: Sequence[str]) -> tuple[object, ...]:
+    data, category, row, budget = key
+    return data, category, order.index(row) if row in order else len(order), budget
+
+
+def _figure(values: Iterable[float]) -> str:
+    """Give mean ± standard error in per cent."""
+    found = [value for value in values if not isnan(value)]
+    if not found:
+        return ""
+    about = spread([100 * value for value in found])
+    return f"{about['mean']:.1f}" + ("" if isnan(about["standard_error"]) else f" ± {about['standard_error']:.1f}")

@@ -1,0 +1,175 @@
+"""The rows of the accuracy study: each says how a network is trained and how its features are scored."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from fastcutpaste.baselines import Confetti, Cutout, QuarterTurn, Scar
+from fastcutpaste.detector import DetectorConfig
+from fastcutpaste.foreground import OnForeground
+from fastcutpaste.model import NetworkConfig
+from fastcutpaste.tasks import PretextTask
+from fastcutpaste.transforms import CutPaste, CutPasteScar, OneOf
+
+Reference = int | None  # image side that a scar's pixels refer to; None: pixels as they are
+Task = Callable[[Reference], PretextTask]
+RESNET, WHOLE = NetworkConfig(), (("", DetectorConfig(patch=None)),)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Say what one row measures.
+
+    Attributes:
+        name: of the row.
+        task: the pretext task; None: the network stays as it begins.
+        network: backbone and head.
+        scorings: ways of scoring the one network, each by what it adds to the row's name: patches (the same in all),
+            density, border; size and calibration come from the data.
+        reference: image side that the pixels of scars refer to.
+        base_jitter: of whole images or crops before the task.
+        share: of the steps that are asked for.
+        batch, optimizer, learning_rate: as in `TrainConfig`.
+        head_share: of the steps, for the head alone.
+        pretrained: begins with weights that are given.
+    """
+
+    name: str
+    task: Task | None
+    network: NetworkConfig = RESNET
+    scorings: tuple[tuple[str, DetectorConfig], ...] = WHOLE
+    reference: Reference = 256
+    base_jitter: float = 0.1
+    share: float = 1.0
+    batch: int = 32
+    optimizer: str = "sgd"
+    learning_rate: float = 0.03
+    head_share: float = 0.0
+    pretrained: bool = False
+
+    @property
+    def rows(self) -> list[str]:
+        """The names of what is measured, one for each way of scoring."""
+        return [self.name + more for more, _ in self.scorings]
+
+
+def three_way(reference: Reference) -> PretextTask:
+    """Give the 3-way task."""
+    return PretextTask(CutPaste(), CutPasteScar(reference=reference))
+
+
+TASKS: dict[str, Task] = {
+    "3-way": three_way,
+    "cutpaste-scar": lambda reference: PretextTask(CutPasteScar(reference=reference)),
+    "cutpaste": lambda _: PretextTask(CutPaste()),
+    "scar": lambda reference: PretextTask(Scar(reference=reference)),
+    "cutout": lambda _: PretextTask(Cutout()),
+    "rotation": lambda _: PretextTask(QuarterTurn(1), QuarterTurn(2), QuarterTurn(3)),
+    "cutout, mean color": lambda _: PretextTask(Cutout("mean")),
+    "cutout, random color": lambda _: PretextTask(Cutout("random")),
+    "confetti": lambda _: PretextTask(Confetti()),
+    "union": lambda reference: PretextTask(OneOf(CutPaste(), CutPasteScar(reference=reference))),
+}
+
+
+def _jittered(jitter: float) -> Task:
+    return lambda reference: PretextTask(CutPaste(jitter=jitter), CutPasteScar(jitter=jitter, reference=reference))
+
+
+def _detection() -> list[Study]:
+    rows = [Study(name, task) for name, task in TASKS.items()]
+    rows.append(Study("untrained", None))
+    for name, task, share in (("pretrained, untrained", None, 0.0), ("pretrained, 3-way", three_way, 0.135)):
+        network = NetworkConfig("tf_efficientnet_lite0")
+        rows.append(Study(name, task, network, batch=8, head_share=share, pretrained=True))
+    return rows
+
+
+def _localization() -> list[Study]:
+    grid = DetectorConfig(patch=64)
+    scorings = (("", grid), (", nearest", replace(grid, density="nearest")))
+    others = ((", no border", replace(grid, border=False)), (", per location", replace(grid, density="location")))
+    small = tuple((name, replace(scoring, patch=32)) for name, scoring in scorings)
+    ours = Study(
+        "PatchNet 64/4", _jittered(0.3), NetworkConfig("patchnet"), scorings, None, batch=24, optimizer="adamw",
+        learning_rate=1e-3,
+    )  # fmt: skip
+    papers = (("", replace(grid, border=False)),)
+    return [
+        ours,
+        replace(ours, name="PatchNet 64/4 untrained", task=None),
+        replace(ours, name="PatchNet 64/4 otherwise", scorings=others),
+        replace(ours, name="PatchNet 64/4 SGD", optimizer="sgd", learning_rate=0.03),
+        replace(ours, name="PatchNet 64/4 jitter 0.1", task=three_way),
+        replace(ours, name="PatchNet 32/4", network=NetworkConfig("patchnet", patch=32), scorings=small),
+        Study("ResNet-18 64/16", three_way, RESNET, (("", replace(grid, stride=16)),), None),
+        Study("ResNet-18 64/4, as in the paper", three_way, RESNET, papers, None),
+    ]
+
+
+def _open_points() -> list[Study]:
+    base = Study("3-way", three_way)
+    deep = NetworkConfig(head=(512,) * 8)
+
+    def on_object(reference: Reference) -> PretextTask:
+        return PretextTask(OnForeground(CutPaste()), OnForeground(CutPasteScar(reference=reference)))
+
+    def from_others(reference: Reference) -> PretextTask:
+        return PretextTask(CutPaste(source="other"), CutPasteScar(reference=reference, source="other"))
+
+    def two_uniforms(reference: Reference) -> PretextTask:
+        return PretextTask(CutPaste(aspect_distribution="two_uniforms"), CutPasteScar(reference=reference))
+
+    densities = tuple((f", {kind}", DetectorConfig(patch=None, density=kind)) for kind in ("kernel", "nearest"))
+    return [
+        base,
+        replace(base, name="head of eight layers", network=deep),
+        replace(base, name="half the steps", share=0.5),
+        replace(base, name="jitter 0.2", task=_jittered(0.2)),
+        replace(base, name="jitter 0.3", task=_jittered(0.3)),
+        replace(base, name="base jitter 0", base_jitter=0.0),
+        replace(base, name="base jitter 0.3", base_jitter=0.3),
+        replace(base, name="aspect from two uniforms", task=two_uniforms),
+        replace(base, name="on the object", task=on_object),
+        replace(base, name="patch from another image", task=from_others),
+        replace(base, name="other densities", scorings=densities),
+        replace(base, name="features of layer3", network=NetworkConfig(stage="layer3")),
+    ]
+
+
+def _small(names: tuple[str, ...], reference: Reference) -> list[Study]:
+    """Give rows of 32-pixel images: a PatchNet sees the whole of one in four positions."""
+    network = NetworkConfig("patchnet", patch=32)
+    rows = [
+        Study(name, TASKS[name], network, reference=reference, optimizer="adamw", learning_rate=1e-3) for name in names
+    ]
+    return [*rows, Study("untrained", None, network)]
+
+
+STUDIES: dict[str, list[Study]] = {
+    "detection": _detection(),
+    "localization": _localization(),
+    "open points": _open_points(),
+    "synthetic": _small(("cutout", "cutout, random color", "3-way"), 64),
+    "cifar10": _small(("rotation", "cutpaste", "cutout"), 64),
+}
+
+# What the paper reports, in per cent: image AUROC, or pixel AUROC for localization. Li et al. 2021, Tables 1, 2, 4, 6.
+PAPER: dict[tuple[str, str, str], str] = {
+    ("detection", "rotation", "screw"): "35.8 ± 2.9",
+    ("detection", "cutout", "screw"): "17.6 ± 4.4",
+    ("detection", "scar", "screw"): "11.3 ± 2.2",
+    ("detection", "cutpaste", "screw"): "54.4 ± 1.7",
+    ("detection", "cutpaste-scar", "screw"): "83.7 ± 0.7",
+    ("detection", "3-way", "screw"): "86.3 ± 1.0",
+    ("detection", "3-way, ensemble", "screw"): "88.7",
+    ("localization", "ResNet-18 64/4, as in the paper", "screw"): "96.7 ± 0.1",
+    **{("synthetic", "cutout", shape): figure for shape, figure in {
+        "digit": "52.3", "square": "90.6", "ellipse": "89.3", "heart": "87.5", "square, natural": "86.4",
+        "ellipse, natural": "84.0", "heart, natural": "80.7"}.items()},
+    **{("synthetic", "3-way", shape): figure for shape, figure in {
+        "digit": "96.1", "square": "98.4", "ellipse": "98.2", "heart": "97.9", "square, natural": "99.3",
+        "ellipse, natural": "99.2", "heart, natural": "99.0"}.items()},
+    ("cifar10", "cutpaste", "mean"): "69.4",
+    ("cifar10", "cutout", "mean"): "60.2",
+    ("cifar10", "rotation", "mean"): "91.3",
+}  # fmt: skip
