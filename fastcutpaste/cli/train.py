@@ -78,15 +78,15 @@ class _Images:
 @click.option("--size", default="256", show_default=True, help="Images are resized to this: SIDE or HEIGHTxWIDTH, px.")
 @click.option("--crop", default=64, show_default=True,
               help="Side of the patches it learns from and scores, px; 0: whole images, no heat maps.")  # fmt: skip
-@click.option("--stride", type=int, help="Pixels between scored patches.  [default: 4; quick: 16]")
+@click.option("--stride", default=4, show_default=True, help="Pixels between scored patches.")
 @click.option("--steps", type=int, help="Updates, instead of the preset's.")
 @click.option("--batch", type=int, help="Normal images a step, instead of the preset's; the task triples them.")
 @click.option("--optimizer", type=click.Choice(OPTIMIZERS), help="adamw learns faster where updates are few.  "
                                                                  "[default: sgd, as in the paper]")  # fmt: skip
 @click.option("--learning-rate", type=float, help="At the first update.  [default: 0.03; adamw: 0.001]")
 @click.option("--jitter", type=float, help="Largest change of color of what is pasted, instead of the preset's.")
-@click.option("--backbone", default="resnet18", show_default=True,
-              help="patchnet: heat maps in one pass; or any torchvision or timm classification model.")  # fmt: skip
+@click.option("--backbone", help="patchnet: heat maps in one pass; or any torchvision or timm classification model.  "
+                                 "[default: resnet18; quick: patchnet]")  # fmt: skip
 @click.option("--weights", help="'imagenet', or a local file of the backbone's weights.  [default: from scratch]")
 @click.option("--stage", help="Node of the backbone whose output is the features, such as layer3.")
 @click.option("--density", type=click.Choice(["gaussian", "kernel", "nearest", "location"]), default="gaussian",
@@ -115,8 +115,8 @@ class _Images:
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in OUT.")
 @click.option("--profile", is_flag=True, help="Write where the time of a step goes into OUT/profile.")
 def train(
-    data: Path, out: Path, preset: str, size: str, crop: int, stride: int | None, steps: int | None, batch: int | None,
-    optimizer: Any, learning_rate: float | None, jitter: float | None, backbone: str, weights: str | None,
+    data: Path, out: Path, preset: str, size: str, crop: int, stride: int, steps: int | None, batch: int | None,
+    optimizer: Any, learning_rate: float | None, jitter: float | None, backbone: str | None, weights: str | None,
     stage: str | None, density: Any, border: bool, fpr: float, held_out: float, seeds: str, precision: Any,
     compiled: bool | None, read: Literal["auto", "resident", "stream"], device: str, devices: int, num_nodes: int,
     resume: bool, accept_changes: bool, save_minutes: float, save_steps: int | None, overwrite: bool, profile: bool,
@@ -142,7 +142,7 @@ def train(
         precision=precision,
         compile=compiled,
     )
-    stride = (16 if preset == "quick" else 4) if stride is None else stride
+    backbone = backbone or ("patchnet" if preset == "quick" and crop else "resnet18")
     scoring = DetectorConfig(
         size_of(size), patch=crop or None, stride=stride, border=border, density=density, false_positive_rate=fpr
     )

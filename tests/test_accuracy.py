@@ -1,0 +1,159 @@
+"""The accuracy study: what a row keeps, what an interruption leaves, what the sets are made of, what the page says."""
+
+import csv
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks is no part of the package
+pytest.importorskip("benchmarks", reason="not in the source distribution")
+
+from benchmarks import accuracy, accuracy_page, sets
+from benchmarks.studies import STUDIES, Study
+from fastcutpaste.detector import DetectorConfig
+from fastcutpaste.model import NetworkConfig
+from fastcutpaste.tasks import CutPaste3Way
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Give the synthetic study two small rows on twelve images, and count the trainings."""
+    trained = []
+    network = NetworkConfig("patchnet", patch=32, head=())
+    whole = (("", DetectorConfig(patch=None)), (", kernel", DetectorConfig(patch=None, density="kernel")))
+    rows = [Study("3-way", lambda _: CutPaste3Way(), network, whole, batch=2), Study("untrained", None, network)]
+    images = torch.randint(0, 256, (12, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    test = sets.Test(images[:6], torch.arange(6) > 2)
+    monkeypatch.setitem(STUDIES, "synthetic", rows)
+    monkeypatch.setattr(
+        accuracy, "read_mnist", lambda _: sets.Data("mnist", images, images[:3], {"a": test, "b": test})
+    )
+    learn = accuracy.learn
+
+    def counted(network, study, normal, steps, seed):
+        trained.append((study.name, steps, seed))
+        return learn(network, study, normal, steps, seed)
+
+    monkeypatch.setattr(accuracy, "learn", counted)
+    return trained
+
+
+def study(monkeypatch, out, *more):
+    monkeypatch.setattr(sys, "argv", ["accuracy", "--study", "synthetic", "--mnist", ".", "--out", str(out), *more])
+    accuracy.main()
+
+
+def test_each_row_is_kept_with_its_command_and_not_measured_again(tiny, monkeypatch, tmp_path):
+    out = tmp_path / "accuracy.csv"
+    study(monkeypatch, out, "--steps", "2", "--seeds", "0-1", "--scores", str(tmp_path / "scores"))
+    rows = accuracy.read(out)
+    assert len(rows) == 2 * (2 + 1) * 2  # seeds, ways of scoring, test sets
+    assert {row.row for row in rows} == {"3-way", "3-way, kernel", "untrained"}
+    assert tiny == [("3-way", 2, 0), ("untrained", 0, 0), ("3-way", 2, 1), ("untrained", 0, 1)]  # seeds outermost
+    assert all(0 <= row.image_auroc <= 1 and np.isnan(row.pixel_auroc) for row in rows)
+    assert "--rows 3-way --seeds 1 --steps 2 --mnist DIR" in next(r for r in rows if r.seed and r.steps).command
+    assert len(list((tmp_path / "scores").rglob("*.safetensors"))) == len(rows)
+    study(monkeypatch, out, "--steps", "2", "--seeds", "0-1")
+    assert len(tiny) == 4
+    study(monkeypatch, out, "--steps", "3")  # another budget: another row, beside the old one; untrained is untrained
+    assert tiny[4:] == [("3-way", 3, 0)]
+    assert len(accuracy.read(out)) == len(rows) + 4
+
+
+def test_an_interrupted_study_loses_the_row_in_progress_alone(tiny, monkeypatch, tmp_path):
+    out = tmp_path / "accuracy.csv"
+    learn, calls = accuracy.learn, []
+
+    def cut(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return learn(*arguments)
+
+    monkeypatch.setattr(accuracy, "learn", cut)
+    with pytest.raises(KeyboardInterrupt):
+        study(monkeypatch, out, "--steps", "1", "--seeds", "0-1")
+    before = accuracy.read(out)
+    assert {(row.row, row.seed) for row in before} == {("3-way", 0), ("3-way, kernel", 0), ("untrained", 0)}
+    study(monkeypatch, out, "--steps", "1", "--seeds", "0-1")
+    assert len(calls) == 5
+    assert [str(row) for row in accuracy.read(out) if row.seed == 0] == [str(row) for row in before]  # nan is not nan
+
+
+def test_a_budget_ends_the_study_before_the_next_row(tiny, monkeypatch, tmp_path):
+    with pytest.raises(SystemExit, match="0 minutes are over; the same command goes on"):
+        study(monkeypatch, tmp_path / "accuracy.csv", "--steps", "1", "--budget", "0")
+    assert not tiny
+
+
+def test_minutes_become_the_steps_that_fit(tiny, monkeypatch, tmp_path):
+    out = tmp_path / "accuracy.csv"
+    monkeypatch.setattr(
+        accuracy, "learn", lambda network, study, normal, steps, seed: tiny.append(steps) or 0.5 * steps
+    )
+    study(monkeypatch, out, "--minutes", "1", "--rows", "3-way")
+    assert tiny == [2, 8, 120]
+    assert {row.budget for row in accuracy.read(out)} == {"1 min"}
+
+
+@pytest.mark.parametrize("arguments", [[], ["--steps", "1", "--minutes", "1"]])
+def test_steps_or_minutes_are_asked_for(arguments, monkeypatch, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        study(monkeypatch, tmp_path / "accuracy.csv", *arguments)
+    assert "one of --steps and --minutes required" in capsys.readouterr().err
+
+
+def test_every_study_has_rows_of_its_own_names():
+    for name, rows in STUDIES.items():
+        names = [row for one in rows for row in one.rows]
+        assert len(names) == len(set(names)), name
+    for (name, row, _), figure in accuracy_page.PAPER.items():
+        assert row.endswith("ensemble") or row in [each for one in STUDIES[name] for each in one.rows]
+        assert 0 < float(figure.split(" ")[0]) < 100
+
+
+@pytest.mark.parametrize("shape", sets.SHAPES)
+def test_shapes_are_pasted_where_they_can_be_seen_and_nothing_else_changes(shape):
+    random = np.random.default_rng(3)
+    digit = np.zeros((32, 32), np.uint8)
+    digit[8:24, 12:20] = 255
+    for _ in range(20):
+        image = random.integers(0, 2, (32, 32)).astype(np.uint8)
+        pasted = sets.paste_shape(image, shape, digit, random)
+        changed = pasted != image
+        assert sets.LEAST_PIXELS <= changed.sum() <= 20 * 20
+        assert np.abs(pasted.astype(int) - image)[changed].mean() >= sets.VISIBLE_LEVELS - 1
+        rows, columns = np.nonzero(changed)
+        assert np.ptp(rows) < 20
+        assert np.ptp(columns) < 20
+        assert (len(np.unique(pasted[changed])) == 1) == ("natural" not in shape)
+
+
+def test_the_page_has_means_and_standard_errors_beside_the_papers_figures(monkeypatch, tmp_path):
+    page = tmp_path / "accuracy.md"
+    page.write_text(f"before\n{accuracy_page.BEGIN}\nold\n{accuracy_page.END}\nafter\n")
+    monkeypatch.setattr(accuracy_page, "PAGE", page)
+    one = accuracy.Outcome(
+        "detection", "3-way", "mvtec", "screw", 0, "9 steps", 9, "random", 0.8, float("nan"), float("nan"), 60.0, 1.0,
+        100, "cpu", 1, "2", "c", "d", "command",
+    )  # fmt: skip
+    accuracy_page.write_page([one, replace(one, seed=1, image_auroc=0.9), replace(one, row="cutout", image_auroc=0.5)])
+    text = page.read_text()
+    assert text.startswith("before")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert "| mvtec, screw | 3-way | 9 steps | 2 | 85.0 ± 5.0 |  |  | 86.3 ± 1.0 | 60 | 1.0 |" in text
+    assert text.index("| 3-way |") < text.index("| cutout |")
+    assert "Not measured yet." in text
+
+
+def test_the_kept_rows_are_read_as_they_were_written():
+    kept = Path(accuracy.RESULTS / "accuracy.csv")
+    if not kept.exists():
+        pytest.skip("no rows are kept")
+    with open(kept, newline="") as file:
+        assert len(accuracy.read(kept)) == sum(1 for _ in csv.reader(file)) - 1
