@@ -34,6 +34,7 @@ from fastcutpaste.cli.options import seeds_of
 from fastcutpaste.dense import score_maps
 from fastcutpaste.detector import Detector
 from fastcutpaste.files import written_whole
+from fastcutpaste.gradcam import grad_cam
 from fastcutpaste.metrics import image_auroc, pixel_auroc, pro_auc
 from fastcutpaste.model import Network
 from fastcutpaste.step import TrainConfig
@@ -149,12 +150,15 @@ def run(name: str, study: Study, data: Data, seed: int, budget: Budget, weights:
 
 
 def measure(detector: Detector, test: Test) -> tuple[list[float], float, Tensor]:
-    """Give image AUROC, pixel AUROC and PRO, the milliseconds an image, and the scores."""
+    """Give image AUROC, pixel AUROC and PRO (of whole images: Grad-CAM's), milliseconds an image, and the scores."""
     begun = time.perf_counter()
     maps = None if detector.config.patch is None else detector.localize(test.images)
     scores = detector.score(test.images) if maps is None else score_maps(maps)
     milliseconds = (time.perf_counter() - begun) / len(scores) * 1e3
     figures = [image_auroc(scores, test.labels), float("nan"), float("nan")]
+    if maps is None and test.masks:
+        network, parts = detector.network, torch.split(test.images, 8)
+        maps = torch.cat([grad_cam(network, part.to(detector.device)).cpu() for part in parts])
     if maps is not None and test.masks:
         figures[1:] = pixel_auroc(list(maps), test.masks), pro_auc(list(maps), test.masks)
     return [round(figure, 4) for figure in figures], round(milliseconds, 2), scores

@@ -40,6 +40,7 @@ LAYERS = {
     "functional": (4, {"checks", "color", "kernels", "placement", "slices"}),
     "model": (2, {"color", "patchnet"}),
     "transforms": (5, {"checks", "color", "functional", "placement"}),
+    "gradcam": (3, {"checks", "model"}),
     "detector": (3, {"checks", "dense", "density", "files", "metrics", "model", "patchnet"}),
     "tasks": (6, {"color", "functional", "placement", "transforms"}),
     "baselines": (6, {"checks", "functional", "transforms"}),
