@@ -15,6 +15,7 @@ import csv
 import shlex
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import date
@@ -22,10 +23,11 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks.accuracy_page import write_page
+from benchmarks.accuracy_pictures import draw_pictures
 from benchmarks.rows import RESULTS, commit, cpu_name
 from benchmarks.sets import CIFAR_CLASSES, Data, Test, make_brick, read_cifar, read_folder, read_mnist
 from benchmarks.studies import STUDIES, Study
@@ -40,6 +42,8 @@ from fastcutpaste.model import Network
 from fastcutpaste.step import TrainConfig
 from fastcutpaste.train import train
 from fastcutpaste.transforms import BaseAugmentation
+
+ENSEMBLE = -1  # instead of a seed
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ def make_network(study: Study, seed: int, weights: Path | None, device: torch.de
 
 
 def run(name: str, study: Study, data: Data, seed: int, budget: Budget, weights: Path | None, device: torch.device,
-        scores_in: Path | None) -> list[Outcome]:  # fmt: skip
+        scores_in: Path | None, pictures: Path | None) -> list[Outcome]:  # fmt: skip
     """Train one network and measure it on each test set of the data."""
     make = partial(make_network, study, seed, weights, device)
     normal = data.normal.to(device)
@@ -141,11 +145,14 @@ def run(name: str, study: Study, data: Data, seed: int, budget: Budget, weights:
                 command_of(name, study, seed, budget),
             ))  # fmt: skip
             if scores_in is not None:
-                path = scores_in / name / f"{row}, {data.name}, {category}, {budget}, seed {seed}.safetensors"
+                path = scores_of(scores_in, outcomes[-1])
                 path.parent.mkdir(parents=True, exist_ok=True)
                 scaled = (scores - detector.typical) / (detector.threshold - detector.typical)
                 with written_whole(path) as temporary:
                     save_file({"scores": scaled, "labels": test.labels}, temporary)
+            if pictures is not None and study.task is not None and test.kinds:
+                path = pictures / f"{name}, {row}, {category}, seed {seed}.svg".replace("/", " by ")
+                draw_pictures(detector, study.task(study.reference), data.normal, test, scores, path)
     return outcomes
 
 
@@ -162,6 +169,32 @@ def measure(detector: Detector, test: Test) -> tuple[list[float], float, Tensor]
     if maps is not None and test.masks:
         figures[1:] = pixel_auroc(list(maps), test.masks), pro_auc(list(maps), test.masks)
     return [round(figure, 4) for figure in figures], round(milliseconds, 2), scores
+
+
+def scores_of(folder: Path, outcome: Outcome) -> Path:
+    """Name the file of a row's scores."""
+    name = ", ".join([outcome.row, outcome.data, outcome.category, outcome.budget, f"seed {outcome.seed}"])
+    return folder / outcome.study / f"{name}.safetensors".replace("/", " by ")
+
+
+def ensembles(folder: Path, outcomes: list[Outcome]) -> list[Outcome]:
+    """Score each row with all of its seeds together, where there are several whose scores are kept."""
+    groups: dict[tuple[object, ...], list[Outcome]] = defaultdict(list)
+    for one in outcomes:
+        if one.steps and one.seed != ENSEMBLE and scores_of(folder, one).exists():
+            groups[one.study, one.row, one.data, one.category, one.budget].append(one)
+    together = []
+    for group in groups.values():
+        if len(group) > 1:
+            kept = [load_file(scores_of(folder, one)) for one in group]
+            area = image_auroc(torch.stack([each["scores"] for each in kept]).mean(0), kept[0]["labels"])
+            together.append(replace(
+                group[0], row=f"{group[0].row}, ensemble", seed=ENSEMBLE, image_auroc=round(area, 4),
+                pixel_auroc=float("nan"), pro_auc=float("nan"), train_s=round(sum(one.train_s for one in group), 1),
+                score_ms=round(sum(one.score_ms for one in group), 2),
+                command="of seeds " + " ".join(str(one.seed) for one in group),
+            ))  # fmt: skip
+    return together
 
 
 def command_of(name: str, study: Study, seed: int, budget: Budget) -> str:
@@ -221,6 +254,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--budget", type=float, help="minutes after which no further row is begun")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--scores", type=Path, help="folder for the scores of each row, for ensembles")
+    parser.add_argument("--pictures", type=Path, help="folder for ROC curves, kinds of defect and t-SNEs")
     parser.add_argument("--out", type=Path, default=RESULTS / "accuracy.csv")
     parser.add_argument("--page", action="store_true", help="write docs/accuracy.md from what is kept, and end")
     arguments = parser.parse_args()
@@ -258,9 +292,12 @@ def main() -> None:
                     if arguments.budget is not None and time.perf_counter() - begun > arguments.budget * 60:
                         sys.exit(f"{arguments.budget:g} minutes are over; the same command goes on")
                     keep(
-                        run(name, study, data, seed, budget, arguments.weights, device, arguments.scores),
+                        run(name, study, data, seed, budget, arguments.weights, device, arguments.scores,
+                            arguments.pictures),
                         arguments.out,
-                    )
+                    )  # fmt: skip
+    if arguments.scores is not None:
+        keep(ensembles(arguments.scores, read(arguments.out)), arguments.out)
 
 
 if __name__ == "__main__":

@@ -6,24 +6,20 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.plots import replace_between
 from benchmarks.studies import PAPER, STUDIES
 from fastcutpaste.ensemble import spread
-from fastcutpaste.files import written_whole
 
 if TYPE_CHECKING:
     from benchmarks.accuracy import Outcome
 
 PAGE = Path(__file__).parent.parent / "docs" / "accuracy.md"
-BEGIN, END = "<!-- rows: begin -->", "<!-- rows: end -->"
 
 
 def write_page(outcomes: Sequence["Outcome"]) -> None:
     """Put the tables of all rows between the marks of the page; what stands around them is written by hand."""
-    before, rest = PAGE.read_text().split(BEGIN)
-    after = rest.split(END)[1]
-    tables = "\n".join(_table(study, [one for one in outcomes if one.study == study]) for study in STUDIES)
-    with written_whole(PAGE) as temporary:
-        temporary.write_text(f"{before}{BEGIN}\n\n{tables}\n{END}{after}")
+    tables = (_table(study, [one for one in outcomes if one.study == study]) for study in STUDIES)
+    replace_between(PAGE, "rows", "\n".join(tables))
 
 
 def _table(study: str, outcomes: Sequence["Outcome"]) -> str:
@@ -32,7 +28,7 @@ def _table(study: str, outcomes: Sequence["Outcome"]) -> str:
     groups: dict[tuple[str, str, str, str], list[Outcome]] = defaultdict(list)
     for one in outcomes:
         groups[one.data, one.category, one.row, one.budget].append(one)
-    order = [name for row in STUDIES[study] for name in row.rows]
+    order = [name for row in STUDIES[study] for one in row.rows for name in (one, f"{one}, ensemble")]
     lines = [f"### {study.capitalize()}", ""]
     lines.append(
         "| data | row | budget | seeds | image AUROC | pixel AUROC | PRO | the paper | training, s | score, ms |"

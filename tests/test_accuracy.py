@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks is no part of the package
 pytest.importorskip("benchmarks", reason="not in the source distribution")
 
-from benchmarks import accuracy, accuracy_page, sets
+from benchmarks import accuracy, accuracy_page, accuracy_pictures, sets
 from benchmarks.studies import STUDIES, Study
-from fastcutpaste.detector import DetectorConfig
-from fastcutpaste.model import NetworkConfig
+from fastcutpaste.detector import Detector, DetectorConfig
+from fastcutpaste.model import Network, NetworkConfig
 from fastcutpaste.tasks import CutPaste3Way
 
 
@@ -51,6 +52,9 @@ def test_each_row_is_kept_with_its_command_and_not_measured_again(tiny, monkeypa
     out = tmp_path / "accuracy.csv"
     study(monkeypatch, out, "--steps", "2", "--seeds", "0-1", "--scores", str(tmp_path / "scores"))
     rows = accuracy.read(out)
+    together = [row for row in rows if row.row.endswith("ensemble")]
+    rows = [row for row in rows if row not in together]
+    assert len(together) == 2 * 2
     assert len(rows) == 2 * (2 + 1) * 2  # seeds, ways of scoring, test sets
     assert {row.row for row in rows} == {"3-way", "3-way, kernel", "untrained"}
     assert tiny == [("3-way", 2, 0), ("untrained", 0, 0), ("3-way", 2, 1), ("untrained", 0, 1)]  # seeds outermost
@@ -61,7 +65,7 @@ def test_each_row_is_kept_with_its_command_and_not_measured_again(tiny, monkeypa
     assert len(tiny) == 4
     study(monkeypatch, out, "--steps", "3")  # another budget: another row, beside the old one; untrained is untrained
     assert tiny[4:] == [("3-way", 3, 0)]
-    assert len(accuracy.read(out)) == len(rows) + 4
+    assert len(accuracy.read(out)) == len(rows) + len(together) + 4
 
 
 def test_an_interrupted_study_loses_the_row_in_progress_alone(tiny, monkeypatch, tmp_path):
@@ -82,6 +86,32 @@ def test_an_interrupted_study_loses_the_row_in_progress_alone(tiny, monkeypatch,
     study(monkeypatch, out, "--steps", "1", "--seeds", "0-1")
     assert len(calls) == 5
     assert [str(row) for row in accuracy.read(out) if row.seed == 0] == [str(row) for row in before]  # nan is not nan
+
+
+def test_an_ensemble_is_the_mean_of_scores_on_one_scale(tiny, monkeypatch, tmp_path):
+    out, folder = tmp_path / "accuracy.csv", tmp_path / "scores"
+    study(monkeypatch, out, "--steps", "1", "--seeds", "0-2", "--scores", str(folder))
+    rows = [row for row in accuracy.read(out) if (row.row, row.category) == ("3-way", "a")]
+    kept = [load_file(accuracy.scores_of(folder, row)) for row in rows]
+    scores, labels = torch.stack([each["scores"] for each in kept]).mean(0), kept[0]["labels"]
+    wins = [float(bad > good) for bad in scores[labels] for good in scores[~labels]]
+    one = next(row for row in accuracy.read(out) if (row.row, row.category) == ("3-way, ensemble", "a"))
+    assert one.image_auroc == pytest.approx(sum(wins) / len(wins), abs=1e-4)
+    assert one.seed == accuracy.ENSEMBLE
+
+
+def test_pictures_are_drawn_of_patches_and_of_whole_images(tmp_path):
+    images = torch.randint(0, 256, (30, 3, 40, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    masks = [torch.zeros(40, 40, dtype=torch.bool) for _ in range(10)]
+    for mask in masks[5:]:
+        mask[30:, 38:] = True
+    test = sets.Test(images[:10], torch.arange(10) > 4, masks, ["good"] * 5 + ["crack", "hole"] * 2 + ["hole"])
+    network = Network(NetworkConfig("patchnet", patch=32, head=()))
+    for patch in (None, 32):
+        detector = Detector(network, DetectorConfig((40, 40), patch=patch)).fit(images[:20], images[20:])
+        path = tmp_path / f"{patch}.svg"
+        accuracy_pictures.draw_pictures(detector, CutPaste3Way(), images[:20], test, detector.score(images[:10]), path)
+        assert path.read_text().count("</svg>") == 1
 
 
 def test_a_budget_ends_the_study_before_the_next_row(tiny, monkeypatch, tmp_path):
@@ -135,7 +165,7 @@ def test_shapes_are_pasted_where_they_can_be_seen_and_nothing_else_changes(shape
 
 def test_the_page_has_means_and_standard_errors_beside_the_papers_figures(monkeypatch, tmp_path):
     page = tmp_path / "accuracy.md"
-    page.write_text(f"before\n{accuracy_page.BEGIN}\nold\n{accuracy_page.END}\nafter\n")
+    page.write_text("before\n<!-- rows -->\nold\n<!-- /rows -->\nafter\n")
     monkeypatch.setattr(accuracy_page, "PAGE", page)
     one = accuracy.Outcome(
         "detection", "3-way", "mvtec", "screw", 0, "9 steps", 9, "random", 0.8, float("nan"), float("nan"), 60.0, 1.0,
