@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from contextlib import redirect_stdout
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,25 @@ def test_train_leaves_a_detector_and_a_log(trained):
     assert detector.provenance["data"] == {"source": "tile", "images": 5, "mean": detector.provenance["data"]["mean"]}
     assert detector.provenance["training"]["seed"] == 0
     assert (out / "training.csv").read_text().startswith("step,loss,accuracy,learning_rate,images_per_s\n2,")
+
+
+def test_a_run_that_reads_its_images_anew_is_the_same_and_can_be_profiled(category, tmp_path):
+    settings = (*QUICK, "--steps", "13", "--preset", "quick", "--density", "nearest", "--no-border", "--jitter", "0.2")
+    losses = []
+    for read in ("stream", "resident"):
+        out = tmp_path / read
+        run("train", category, "--out", out, *settings, "--read", read, *(["--profile"] if read == "stream" else []))
+        losses.append([line.split(",")[:2] for line in (out / "training.csv").read_text().splitlines()])
+    assert losses[0] == losses[1]
+    summary = (tmp_path / "stream/profile/summary.txt").read_text()
+    assert [name in summary for name in ("augment and forward", "backward", "update", "data")] == [True] * 4
+    assert "traceEvents" in json.loads((tmp_path / "stream/profile/trace.json").read_text())
+    detector = Detector.load(tmp_path / "stream/detector.safetensors")
+    assert (detector.config.density, detector.config.border) == ("nearest", False)
+    assert detector.network.config.backbone == "patchnet"
+    assert detector.provenance["training"]["optimizer"] == "adamw"
+    if find_spec("tensorboard"):
+        assert list((tmp_path / "stream/tensorboard").glob("events.*"))
 
 
 def test_evaluate_measures_everything_and_draws_heat_maps(trained, category):
