@@ -26,8 +26,7 @@ class TrainConfig:
         batch: images a step, before the pretext task multiplies them by its classes, all processes together.
         crop: side of the square crop taken from each image before anything is pasted, pixels; None: whole images.
         jitter: largest change of brightness, contrast, saturation and hue of what is pasted.
-        optimizer: "sgd", as in the paper, or "adamw", which learned in a third of the steps what SGD did where steps
-            are few.
+        optimizer: "sgd", as in the paper, or "adamw", which learned faster in trials of a few hundred steps.
         learning_rate: at the first step; one cosine takes it to 0 at the last.
         momentum: of SGD.
         weight_decay: of the optimizer.
