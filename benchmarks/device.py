@@ -109,15 +109,6 @@ def profile_table(call: Call, image_batch: Tensor, rows: int = 15) -> str:
     return seen.key_averages().table(sort_by=order, row_limit=rows, max_name_column_width=60)
 
 
-def peak_megabytes(device: torch.device, begin: bool = False) -> float:
-    """Begin to watch the device's memory, or tell the most it held since, MB; 0 on a CPU."""
-    if device.type != "cuda":
-        return 0.0
-    if begin:
-        torch.cuda.reset_peak_memory_stats(device)
-    return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
-
-
 def copy_ceiling(device: torch.device, megabytes: int, seconds: float) -> float:
     """Measure the bytes a second, read and written together, of a large copy on the device."""
     source = torch.randint(0, 256, (megabytes * 2**20,), dtype=torch.uint8, device=device)

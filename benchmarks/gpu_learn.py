@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import augment
-from benchmarks.device import device_times, peak_megabytes, profile_table
+from benchmarks.device import device_times, profile_table
 from benchmarks.gpu_figures import Figures, Plan
+from benchmarks.rows import peak_mb
 from fastcutpaste import BaseAugmentation, CutPaste3Way
 from fastcutpaste.dense import embed_patches, spread_scores
 from fastcutpaste.density import GaussianDensity
@@ -102,7 +103,7 @@ def measure_trainer(plan: Plan, figures: Figures) -> None:
     torch.manual_seed(0)
     network = Network().to(plan.device)
     config = TrainConfig(steps=plan.trainer_steps, batch=plan.step_batch)
-    peak_megabytes(plan.device, begin=True)
+    peak_mb(plan.device, begin=True)
 
     def note(_: object) -> None:  # a report waits for the device
         times.append(time.perf_counter())
@@ -113,7 +114,7 @@ def measure_trainer(plan: Plan, figures: Figures) -> None:
     windows = sorted((after - before) / every * 1e3 for before, after in itertools.pairwise(times))
     median = figures.row(plan, "trainer", "fastcutpaste", plan.step_batch, windows)
     figures.add("trainer, images a second", plan.step_batch / median * 1e3, "images/s")
-    figures.add("trainer, memory", peak_megabytes(plan.device), "MB")
+    figures.add("trainer, memory", peak_mb(plan.device), "MB")
     for name, target in (("paper", "<= 360"), ("fast", "<= 180")):
         figures.add(f"preset {name}, one category", PRESETS[name].steps * median / 1e3, "s", target)
 
@@ -136,14 +137,14 @@ def measure_scorer(plan: Plan, figures: Figures) -> None:
         check_scorer(detector, normal[:1], plan.stride)
         for batch in (1, plan.score_batch):
             images = normal[:1].expand(batch, -1, -1, -1).contiguous()
-            peak_megabytes(plan.device, begin=True)
+            peak_mb(plan.device, begin=True)
             taken = device_times(detector.localize, [images], plan.seconds)
             median = figures.row(plan, "heat map", backbone, batch, taken)
             if batch == 1:
                 figures.add(f"heat map, {backbone}, latency", median, "ms", wanted_ms)
             else:
                 figures.add(f"heat map, {backbone}, batch {batch}", batch / median * 1e3, "images/s", wanted_rate)
-            figures.add(f"heat map, {backbone}, batch {batch}, memory", peak_megabytes(plan.device), "MB")
+            figures.add(f"heat map, {backbone}, batch {batch}, memory", peak_mb(plan.device), "MB")
 
 
 def check_scorer(detector: Detector, images: Tensor, stride: int) -> None:

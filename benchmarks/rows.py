@@ -57,6 +57,21 @@ def measure(call: Callable[[], object], seconds: float = 2.0, least: int = 5) ->
     return sorted(taken)
 
 
+def peak_mb(device: torch.device, begin: bool = False) -> float:
+    """Give the peak of memory since the last call with `begin`: of the GPU, or of this process (Linux; else 0)."""
+    if device.type == "cuda":
+        if begin:
+            torch.cuda.reset_peak_memory_stats(device)
+        return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return 0.0
+    if begin:
+        Path("/proc/self/clear_refs").write_text("5")
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return round(int(line.split()[1]) * 1024 / 1e6, 1)
+
+
 def make_row(
     op: str,
     provider: str,

@@ -10,8 +10,10 @@ public code does: slices stacked to batches of 128, float32, NCHW. Results are c
 import argparse
 import functools
 import json
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -19,9 +21,11 @@ from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
 from benchmarks.augment import photographs
-from benchmarks.rows import RESULTS, Row, keep, make_row, measure
+from benchmarks.rows import RESULTS, keep, make_row, measure, peak_mb
 from fastcutpaste.covariance import ledoit_wolf
 from fastcutpaste.dense import embed_densely, embed_patches, grid_shape
+from fastcutpaste.detector import Detector, DetectorConfig
+from fastcutpaste.export import export_detector
 from fastcutpaste.model import Network, NetworkConfig, autocast
 from fastcutpaste.patchnet import STEP
 
@@ -153,25 +157,73 @@ def run_quick(size: int = SIZE) -> dict[str, float]:
     }
 
 
-def run_all(device: torch.device, path: Path) -> None:
+def exported(network: Network, patch: int, device: torch.device, folder: Path) -> Callable[[Tensor], object] | None:
+    """Export a detector of the network and give its ONNX Runtime session, from images to maps; None without it."""
+    if find_spec("onnxruntime") is None or find_spec("onnxscript") is None or device.type != "cpu":
+        return None
+    import onnxruntime
+
+    detector = fitted(network, patch)
+    path = folder / f"{network.config.backbone}-{patch}.onnx"
+    export_detector(detector, path)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    images = photographs(1)
+    wanted = detector.localize(images)
+    difference = float((torch.from_numpy(session.run(None, {"images": images.numpy()})[0]) - wanted).abs().max())
+    if difference > 1e-2 * float(wanted.std()):
+        raise AssertionError(f"the exported maps differ by {difference:.1e}, their spread is {float(wanted.std()):.1e}")
+    return lambda batch: [session.run(None, {"images": one.numpy()}) for one in torch.split(batch, 1)]
+
+
+def fitted(network: Network, patch: int) -> Detector:
+    """Give a detector of the network, as it is in use."""
+    images = photographs(3)
+    config = DetectorConfig((SIZE, SIZE), patch=patch, stride=STRIDE, border=False, fit_patches=5_000)
+    return Detector(network, config).fit(images, images[:1])
+
+
+def run_all(device: torch.device, path: Path, seconds: float = 2.0) -> None:
     """Measure every provider, latency at batch 1 and throughput at batch 16, and keep the rows."""
-    for patch in (64, 32):
-        resnet, patchnet = (make_network(name, patch, device) for name in ("resnet18", "patchnet"))
-        compiled = torch.compile(dense)
-        providers: dict[str, tuple[Callable[..., Tensor], Network, tuple[int, ...]]] = {
-            "resnet18 naive": (naive, resnet, (1,)),
-            "resnet18 exact": (exact, resnet, (1,)),
-            "patchnet exact": (exact, patchnet, (1,)),
-            "patchnet dense": (dense, patchnet, (1, 16)),
-            "patchnet dense, compiled": (compiled, patchnet, (1, 16)),
-        }
-        for name, (call, network, batches) in providers.items():
-            for batch in batches:
-                images = photographs(batch).to(device)
-                taken = measure(functools.partial(call, network, images, patch, STRIDE), seconds=2, least=3)
-                row: Row = make_row(f"score {patch}/{STRIDE}", name, batch, SIZE, taken, device)
-                keep([row], path)
-                print(f"{name:28} {patch}/{STRIDE} batch {batch:3d}  {row.p50_ms:9.1f} ms", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for patch in (64, 32):
+            for op, name, call, batches in providers(patch, device, Path(folder)):
+                for batch in batches:
+                    images = photographs(batch).to(device)
+                    peak_mb(device, begin=True)
+                    taken = measure(functools.partial(call, images), seconds=seconds, least=3)
+                    row = make_row(op, name, batch, SIZE, taken, device, peak_mb=peak_mb(device))
+                    keep([row], path)
+                    print(
+                        f"{op:12} {name:26} batch {batch:3d}  {row.p50_ms:9.1f} ms  {row.peak_mb:7,.0f} MB", flush=True
+                    )
+
+
+def providers(
+    patch: int, device: torch.device, folder: Path
+) -> Iterator[tuple[str, str, Callable[[Tensor], object], tuple[int, ...]]]:
+    """Give what is measured: op, name, call and batches. `score` ends with features, `map` with heat maps."""
+    resnet, patchnet = (make_network(name, patch, device) for name in ("resnet18", "patchnet"))
+    embed = torch.compile(resnet.embed)
+
+    def exact_compiled(images: Tensor) -> Tensor:
+        with autocast(images.device):
+            return embed_patches(images, embed, patch=patch, stride=STRIDE)
+
+    score, one, both = f"score {patch}/{STRIDE}", (1,), (1, 16)
+    arguments = {"patch": patch, "stride": STRIDE}
+    yield score, "resnet18 naive", functools.partial(naive, resnet, **arguments), one
+    yield score, "resnet18 exact", functools.partial(exact, resnet, **arguments), one
+    yield score, "resnet18 exact, compiled", exact_compiled, one
+    yield score, "patchnet exact", functools.partial(exact, patchnet, **arguments), one
+    yield score, "patchnet dense", functools.partial(dense, patchnet, **arguments), both
+    yield score, "patchnet dense, compiled", functools.partial(torch.compile(dense), patchnet, **arguments), both
+    op = f"map {patch}/{STRIDE}"
+    yield op, "patchnet", fitted(patchnet, patch).localize, both
+    session = exported(patchnet, patch, device, folder)
+    if session is not None:
+        yield op, "patchnet in ONNX Runtime", session, both
 
 
 def main() -> None:

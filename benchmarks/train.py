@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.augment import photographs
-from benchmarks.rows import RESULTS, Row, keep, make_row
+from benchmarks.rows import RESULTS, Row, keep, make_row, peak_mb
 from fastcutpaste import BaseAugmentation, CutPaste3Way, normalize
 from fastcutpaste.batches import image_batches
 from fastcutpaste.launch import resolve_precision
@@ -165,21 +165,6 @@ def time_steps(step: Stepper, device: torch.device, seconds: float, least: int =
     return taken
 
 
-def peak_mb(device: torch.device, begin: bool = False) -> float:
-    """Give the peak of memory since the last call with `begin`: of the GPU, or of this process (Linux; else 0)."""
-    if device.type == "cuda":
-        if begin:
-            torch.cuda.reset_peak_memory_stats()
-        return round(torch.cuda.max_memory_allocated() / 1e6, 1)
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return 0.0
-    if begin:
-        Path("/proc/self/clear_refs").write_text("5")
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return round(int(line.split()[1]) * 1024 / 1e6, 1)
-
-
 def in_turns(first: Stepper, second: Stepper, device: torch.device, pairs: int) -> tuple[list[float], list[float]]:
     """Time two steppers in turns: a busy moment of the machine then hits both, and neighbours can be compared."""
     taken: tuple[list[float], list[float]] = ([], [])
@@ -237,7 +222,7 @@ def run_all(device: torch.device, path: Path, sizes: tuple[int, ...], batch: int
             time_steps(step, device, 5, 2)  # workers started, kernels chosen, step compiled
             taken = sorted(time_steps(step, device, 15))
             del step
-            rows.append(make_row("train step", name, batch, size, taken, device, peak_mb(device)))
+            rows.append(make_row("train step", name, batch, size, taken, device, peak_mb=peak_mb(device)))
             print(
                 f"{name:32} {size:4d}²  {rows[-1].images_per_s:9,.1f} images/s  {rows[-1].peak_mb:8,.0f} MB", flush=True
             )
