@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastcutpaste.color import GREY_WEIGHTS, scaled
+from fastcutpaste.color import GREY_WEIGHTS, copied, scaled
 from fastcutpaste.placement import Patches
 
 Array = NDArray[Any]
@@ -39,14 +39,14 @@ def paste_slices(
     """
     count, (channels, height, width) = len(patches.y), images.shape[1:]
     copies = max(count // max(len(images), 1), 1)
-    pasted = torch.cat([images] * copies) if normalization is None else scaled(images, *normalization, copies)
+    pasted = copied(images, copies) if normalization is None else scaled(images, *normalization, copies)
     mask = torch.zeros(count, height if masked else 0, width if masked else 0, dtype=torch.bool)
     source, targets, masks = (images if fill is None else fill).detach().numpy(), pasted.numpy(), mask.numpy()
     is_color = source.shape[2:] != (height, width)
     geometry = list(zip(*(field.tolist() for field in patches.geometry), strict=True))
     feathers = [0.0] * count if patches.feather is None else patches.feather.tolist()
     jitters = None if patches.jitter is None else list(zip(*(field.tolist() for field in patches.jitter), strict=True))
-    kind = source.dtype if jitters is None and normalization is None else _compute_type(source)
+    kind = source.dtype if jitters is None and normalization is None else np.result_type(source, np.float32)
     for group in _groups(geometry):
         sizes = [geometry[b][4] * geometry[b][5] for b in group]
         ends = list(itertools.accumulate(sizes))
@@ -125,7 +125,8 @@ def _paste_mapped(
     below = target[:, top:bottom, left:right]
     if feather:
         edge = np.minimum(np.minimum(down, h - down), np.minimum(across, w - across))
-        values = below + np.minimum(edge / np.float32(feather), 1) * (values - below.astype(_compute_type(below)))
+        under = below.astype(np.result_type(below, np.float32))
+        values = under + np.minimum(edge / np.float32(feather), 1) * (values - under)
         values = np.rint(values) if below.dtype == np.uint8 else values
     np.copyto(below, values, where=inside, casting="unsafe")
     if marked.size:
@@ -189,15 +190,13 @@ def _turn_hue(pixels: Any, turns: list[float], spread: Callable[[list[float]], A
     np.minimum(low, blue, out=low)
     np.maximum(value, blue, out=value)
     chroma, nothing, side = value - low, np.zeros_like(low), np.empty_like(pixels)
-    bits, size = f"i{side.itemsize}", 8 * side.itemsize  # signs are set bit by bit: np.copysign takes twice as long
+    move = chroma * by
     for _ in range(steps):  # value, low and chroma stay what they are
         np.subtract(green, blue, out=side[0])
         np.subtract(blue, red, out=side[1])
         np.subtract(red, green, out=side[2])
-        signs = side.view(bits)
-        np.bitwise_and(signs, np.array(-(2 ** (size - 1)), bits), out=signs)
-        np.bitwise_or(signs, chroma.view(bits), out=signs)  # chroma with the sign of side
-        side *= by
+        torch.from_numpy(side).sign_()  # NumPy takes three times as long
+        side *= move
         rest = value - red
         rest -= green
         rest -= blue
@@ -218,7 +217,3 @@ def _grey(pixels: Array) -> Array:
     grey += pixels[1] * GREY_WEIGHTS[1]
     grey += pixels[2] * GREY_WEIGHTS[2]
     return grey
-
-
-def _compute_type(pixels: Array) -> type[np.float32] | type[np.float64]:
-    return np.float64 if pixels.dtype == np.float64 else np.float32
