@@ -40,8 +40,8 @@ def paste_slices(
     count, (channels, height, width) = len(patches.y), images.shape[1:]
     copies = max(count // max(len(images), 1), 1)
     pasted = copied(images, copies) if normalization is None else scaled(images, *normalization, copies)
-    mask = torch.zeros(count, height if masked else 0, width if masked else 0, dtype=torch.bool)
-    source, targets, masks = (images if fill is None else fill).detach().numpy(), pasted.numpy(), mask.numpy()
+    masks = np.zeros((count, height if masked else 0, width if masked else 0), bool)
+    source, targets = (images if fill is None else fill).detach().numpy(), pasted.numpy()
     is_color = source.shape[2:] != (height, width)
     geometry = list(zip(*(field.tolist() for field in patches.geometry), strict=True))
     feathers = [0.0] * count if patches.feather is None else patches.feather.tolist()
@@ -73,7 +73,7 @@ def paste_slices(
                 masks[b, top:bottom, left:right] = True
             else:
                 _paste_mapped(targets[b], masks[b], patch, y, x, h, w, angle, feathers[b])
-    return pasted, mask[:, None]
+    return pasted, torch.from_numpy(masks[:, None])
 
 
 def _groups(geometry: list[Any]) -> Iterator[list[int]]:
