@@ -505,6 +505,15 @@ def test_batched_equals_one_by_one(dtype, jitter):
         assert_close(result.images[b : b + 1], alone.images, atol=1e-6 if dtype.is_floating_point else 0, rtol=0)
 
 
+def test_a_patch_is_recolored_to_the_same_bits_alone_and_in_company():
+    shape = (8, 3, 25, 38)
+    blue = random_images(shape, torch.float32) * torch.tensor([0.1, 0.1, 1]).view(3, 1, 1)  # the hue changes its grey
+    images, patches = blue, random_patches(shape, jitter=True)
+    patches = patches._replace(jitter=patches.jitter._replace(hue=patches.jitter.hue * 0.3))  # below a sixth of a turn
+    alone = [paste(images[b : b + 1], take(patches, b)).images for b in range(8)]
+    assert torch.equal(paste(images, patches).images, torch.cat(alone))
+
+
 def test_paste_is_the_same_each_time():
     images, patches = random_images((4, 3, 30, 30)), random_patches((4, 3, 30, 30), "any", jitter=True)
     assert all(torch.equal(one, two) for one, two in zip(paste(images, patches), paste(images, patches), strict=True))
