@@ -13,6 +13,7 @@ import json
 import os
 import random
 import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,7 +121,10 @@ def loader_call(dataset: Dataset[object], workers: int, batch: int = 32) -> Call
 
 
 def run_quick() -> dict[str, float]:
-    """Measure on one core how many times faster than PIL the batch, the loader worker and the single image are."""
+    """Measure on one core how many times faster than PIL the batch, the loader worker and the single image are.
+
+    In time of the processor, so that what else the machine does changes little.
+    """
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
@@ -134,7 +138,7 @@ def run_quick() -> dict[str, float]:
     rounds: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(9):  # in turns, so that a busy moment of the machine hits all alike
         for name in names:
-            rounds[name].append(statistics.median(measure(calls[name], seconds=0.3)) / len(images))
+            rounds[name].append(statistics.median(measure(calls[name], 0.3, clock=time.process_time)) / len(images))
     batch, part, single, pil = (min(rounds[name]) for name in names)  # of each the quietest round's median
     return {
         "cpu_3way_vs_pil": round(pil / batch, 2),
