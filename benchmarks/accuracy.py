@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks.accuracy_page import write_page
-from benchmarks.accuracy_pictures import draw_pictures
+from benchmarks.accuracy_pictures import draw_pictures, show_maps
 from benchmarks.rows import RESULTS, commit, cpu_name
 from benchmarks.sets import CIFAR_CLASSES, Data, Test, make_brick, read_cifar, read_folder, read_mnist
 from benchmarks.studies import STUDIES, Study
@@ -135,7 +135,7 @@ def run(name: str, study: Study, data: Data, seed: int, budget: Budget, weights:
         config = replace(scoring, size=(normal.shape[-2], normal.shape[-1]))
         detector = Detector(network, config).fit(normal, data.calibration)
         for category, test in data.tests.items():
-            figures, milliseconds, scores = measure(detector, test)
+            figures, milliseconds, scores, maps = measure(detector, test)
             print(f"  {row}, {category}: image AUROC {figures[0]:.3f}, pixel AUROC {figures[1]:.3f}", flush=True)
             outcomes.append(Outcome(
                 name, row, data.name, category, seed, str(budget) if study.task else "none", steps,
@@ -152,12 +152,15 @@ def run(name: str, study: Study, data: Data, seed: int, budget: Budget, weights:
                     save_file({"scores": scaled, "labels": test.labels}, temporary)
             if pictures is not None and study.task is not None and test.kinds:
                 path = pictures / f"{name}, {row}, {category}, seed {seed}.svg".replace("/", " by ")
+                path.parent.mkdir(parents=True, exist_ok=True)
                 draw_pictures(detector, study.task(study.reference), data.normal, test, scores, path)
+                if maps is not None:
+                    show_maps(test, maps, path.with_suffix(".jpg"))
     return outcomes
 
 
-def measure(detector: Detector, test: Test) -> tuple[list[float], float, Tensor]:
-    """Give image AUROC, pixel AUROC and PRO (of whole images: Grad-CAM's), milliseconds an image, and the scores."""
+def measure(detector: Detector, test: Test) -> tuple[list[float], float, Tensor, Tensor | None]:
+    """Give image AUROC, pixel AUROC and PRO (of whole images: Grad-CAM's), milliseconds an image, scores and maps."""
     begun = time.perf_counter()
     maps = None if detector.config.patch is None else detector.localize(test.images)
     scores = detector.score(test.images) if maps is None else score_maps(maps)
@@ -168,7 +171,7 @@ def measure(detector: Detector, test: Test) -> tuple[list[float], float, Tensor]
         maps = torch.cat([grad_cam(network, part.to(detector.device)).cpu() for part in parts])
     if maps is not None and test.masks:
         figures[1:] = pixel_auroc(list(maps), test.masks), pro_auc(list(maps), test.masks)
-    return [round(figure, 4) for figure in figures], round(milliseconds, 2), scores
+    return [round(figure, 4) for figure in figures], round(milliseconds, 2), scores, maps
 
 
 def scores_of(folder: Path, outcome: Outcome) -> Path:
@@ -237,8 +240,8 @@ def sets_of(study: str, arguments: argparse.Namespace) -> Iterator[Data]:
         yield make_brick()
 
 
-def parse() -> argparse.Namespace:
-    """Read the command line."""
+def parse(words: list[str] | None) -> argparse.Namespace:
+    """Read the command line, or the words given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", nargs="+", choices=list(STUDIES), default=["localization"])
     parser.add_argument("--rows", nargs="+", help="of the studies, by name; all if left out")
@@ -257,7 +260,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--pictures", type=Path, help="folder for ROC curves, kinds of defect and t-SNEs")
     parser.add_argument("--out", type=Path, default=RESULTS / "accuracy.csv")
     parser.add_argument("--page", action="store_true", help="write docs/accuracy.md from what is kept, and end")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     if not arguments.page and (arguments.steps is None) == (arguments.minutes is None):
         parser.error("one of --steps and --minutes required")
     for study, option in (("synthetic", "mnist"), ("cifar10", "cifar")):
@@ -266,9 +269,9 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     """Measure what the arguments ask for and is not kept yet."""
-    arguments = parse()
+    arguments = parse(words)
     if arguments.page:
         write_page(read(arguments.out))
         return

@@ -1,5 +1,6 @@
 """Pictures of one measured row: the ROC curve, what is found of each kind of defect, and the features as a t-SNE."""
 
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from fastcutpaste.detector import Detector
 from fastcutpaste.files import written_whole
 from fastcutpaste.functional import random_crops
 from fastcutpaste.metrics import image_auroc, roc_curve
+from fastcutpaste.report import write_heat_maps
 from fastcutpaste.tasks import PretextTask
 
 SHOWN = 200  # images of each group in the t-SNE, at most
@@ -56,6 +58,22 @@ def draw_pictures(
     tsne.legend(fontsize=7)
     with written_whole(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:], dpi=100)
+
+
+def show_maps(test: Test, maps: Tensor, path: Path, most: int = 6) -> None:
+    """Draw the heat maps of one good image and some defective ones, of each kind in turn."""
+    by_kind = [[i for i, kind in enumerate(test.kinds) if kind == one] for one in dict.fromkeys(test.kinds)]
+    turns = [
+        i for turn in zip_longest(*sorted(by_kind, key=lambda group: test.kinds[group[0]] == "good")) for i in turn
+    ]
+    shown = [i for i in turns if i is not None and test.kinds[i] != "good"][: most - 1]
+    shown += [i for i, kind in enumerate(test.kinds) if kind == "good"][:1]
+    low, high = (
+        float(maps[~test.labels].median()),
+        float(maps[:: max(1, len(maps) // 50)].flatten().topk(100).values[-1]),
+    )
+    masks = [test.masks[i] for i in shown] if test.masks else None
+    write_heat_maps([test.images[i] for i in shown], [maps[i] for i in shown], path, low=low, high=high, masks=masks)
 
 
 def _features(detector: Detector, task: PretextTask, normal: Tensor, test: Test) -> dict[str, Tensor]:

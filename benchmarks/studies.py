@@ -106,6 +106,19 @@ def _localization() -> list[Study]:
     ]
 
 
+def _equal_time() -> list[Study]:
+    patchnet, resnet = NetworkConfig("patchnet"), NetworkConfig()
+    fine, coarse = (("", DetectorConfig(patch=64)),), (("", DetectorConfig(patch=64, stride=16, fit_patches=10_000)),)
+    return [
+        Study(name, task, network, scorings, None, batch=24, optimizer="adamw", learning_rate=1e-3)
+        for task, more in ((_jittered(0.3), ""), (None, " untrained"))
+        for name, network, scorings in (
+            (f"PatchNet 64/4{more}", patchnet, fine),
+            (f"ResNet-18 64/16{more}", resnet, coarse),
+        )
+    ]
+
+
 def _open_points() -> list[Study]:
     base = Study("3-way", three_way)
     deep = NetworkConfig(head=(512,) * 8)
@@ -148,6 +161,7 @@ def _small(names: tuple[str, ...], reference: Reference) -> list[Study]:
 STUDIES: dict[str, list[Study]] = {
     "detection": _detection(),
     "localization": _localization(),
+    "equal time": _equal_time(),
     "open points": _open_points(),
     "synthetic": _small(("cutout", "cutout, random color", "3-way"), 64),
     "cifar10": _small(("rotation", "cutpaste", "cutout"), 64),

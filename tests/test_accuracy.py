@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks is no part of the package
 pytest.importorskip("benchmarks", reason="not in the source distribution")
 
-from benchmarks import accuracy, accuracy_page, accuracy_pictures, sets
+from benchmarks import accuracy, accuracy_page, accuracy_pictures, localize, sets
 from benchmarks.studies import STUDIES, Study
 from fastcutpaste.detector import Detector, DetectorConfig
 from fastcutpaste.model import Network, NetworkConfig
@@ -112,6 +112,8 @@ def test_pictures_are_drawn_of_patches_and_of_whole_images(tmp_path):
         path = tmp_path / f"{patch}.svg"
         accuracy_pictures.draw_pictures(detector, CutPaste3Way(), images[:20], test, detector.score(images[:10]), path)
         assert path.read_text().count("</svg>") == 1
+    accuracy_pictures.show_maps(test, detector.localize(test.images), tmp_path / "maps.jpg")
+    assert (tmp_path / "maps.jpg").stat().st_size > 1000
 
 
 def test_a_budget_ends_the_study_before_the_next_row(tiny, monkeypatch, tmp_path):
@@ -187,3 +189,15 @@ def test_the_kept_rows_are_read_as_they_were_written():
         pytest.skip("no rows are kept")
     with open(kept, newline="") as file:
         assert len(accuracy.read(kept)) == sum(1 for _ in csv.reader(file)) - 1
+
+
+def test_equal_times_are_measured_on_brick_and_on_the_folders_that_are_there(monkeypatch, tmp_path):
+    (tmp_path / "mvtec_ad_256" / "screw").mkdir(parents=True)
+    asked = []
+    monkeypatch.setattr(accuracy, "main", asked.append)
+    monkeypatch.setattr(sys, "argv", ["localize", "--data", str(tmp_path), "--seeds", "4", "--minutes", "3"])
+    localize.main()
+    out = str(accuracy.RESULTS / "accuracy.csv")
+    settings = ["--study", "equal time", "--seeds", "4", "--minutes", "3.0", "--out", out]
+    screw = ["--folders", str(tmp_path / "mvtec_ad_256" / "screw")]
+    assert asked == [settings, settings + screw, ["--page", *settings[-2:]]]

@@ -1,0 +1,37 @@
+"""Localization in equal times: ResNet-18 patch by patch and PatchNet in one pass, both trained as long, on three sets.
+
+    python -m benchmarks.localize                   brick, the demo's
+    python -m benchmarks.localize --data DIR        and DIR/magnetic_tile and DIR/mvtec_ad_256/screw
+
+The study "equal time" of `benchmarks.accuracy`, with its rows and its page; what is kept is passed over. The same
+networks untrained are measured beside. `--pictures DIR` draws heat maps and curves of each row.
+"""
+
+import argparse
+from pathlib import Path
+
+from benchmarks import accuracy
+
+FOLDERS = ("mvtec_ad_256/screw", "magnetic_tile")
+
+
+def main() -> None:
+    """Measure brick and the folders that are there."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of magnetic_tile and mvtec_ad_256")
+    parser.add_argument("--seeds", default="0-2")
+    parser.add_argument("--minutes", type=float, default=2.0, help="of training, for each network")
+    parser.add_argument("--pictures", type=Path, help="folder for heat maps and curves")
+    parser.add_argument("--out", type=Path, default=accuracy.RESULTS / "accuracy.csv")
+    arguments = parser.parse_args()
+    found = [arguments.data / name for name in FOLDERS if arguments.data and (arguments.data / name).is_dir()]
+    settings = ["--study", "equal time", "--seeds", arguments.seeds, "--minutes", str(arguments.minutes)]
+    settings += ["--out", str(arguments.out)]
+    settings += ["--pictures", str(arguments.pictures)] if arguments.pictures else []
+    for folders in ([], *([[str(folder)] for folder in found])):
+        accuracy.main([*settings, *(["--folders", *folders] if folders else [])])
+    accuracy.main(["--page", "--out", str(arguments.out)])
+
+
+if __name__ == "__main__":
+    main()
