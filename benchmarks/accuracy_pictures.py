@@ -32,7 +32,7 @@ def draw_pictures(
         normal: (N, 3, H, W) images it has learned from.
         test: with the kind of each image.
         scores: (M,) of the test images.
-        path: a picture file to write.
+        path: an SVG file to write.
     """
     figure = Figure(figsize=(13, 4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -57,7 +57,7 @@ def draw_pictures(
     tsne.set(xticks=[], yticks=[], title="features, t-SNE")
     tsne.legend(fontsize=7)
     with written_whole(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:], dpi=100)
+        figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 
 def show_maps(test: Test, maps: Tensor, path: Path, most: int = 6) -> None:
