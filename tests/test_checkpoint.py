@@ -74,7 +74,7 @@ def test_a_checkpoint_of_another_format_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint_module, "FORMAT", 7)
     save_checkpoint(tmp_path / "c.safetensors", STATE, FACTS)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="of format 1 required, got 7"):
+    with pytest.raises(ValueError, match=f"of format {checkpoint_module.FORMAT} required, got 7"):
         load_checkpoint(tmp_path / "c.safetensors")
 
 
