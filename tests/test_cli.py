@@ -16,6 +16,7 @@ from PIL import Image
 
 from fastcutpaste.cli import app, main
 from fastcutpaste.console import people
+from fastcutpaste.dali_batches import has_dali
 from fastcutpaste.detector import Detector
 from fastcutpaste.runs import claim
 
@@ -107,6 +108,21 @@ def test_a_run_that_reads_its_images_anew_is_the_same_and_can_be_profiled(catego
     assert detector.provenance["training"]["optimizer"] == "adamw"
     if find_spec("tensorboard"):
         assert list((tmp_path / "stream/tensorboard").glob("events.*"))
+
+
+@pytest.mark.skipif(not has_dali(), reason="needs DALI")
+def test_a_run_can_have_its_images_read_by_dali(category, tmp_path):
+    result, text = run("train", category, "--out", tmp_path / "run", *QUICK, "--read", "dali")
+    assert "decoded by DALI, as asked for" in text
+    assert 0 < result["loss"] < 3
+    _, text = run("train", category, "--out", tmp_path / "run", *QUICK, "--read", "stream", "--overwrite")
+    assert "decoded by Pillow, as asked for" in text
+
+
+def test_dali_is_asked_for_before_anything_is_made(category, tmp_path, monkeypatch):
+    monkeypatch.setattr("fastcutpaste.cli.train.has_dali", lambda: False)
+    assert "fastcutpaste[dali]" in failing("train", category, "--out", tmp_path / "run", "--read", "dali")
+    assert not (tmp_path / "run").exists()
 
 
 def test_evaluate_measures_everything_and_draws_heat_maps(trained, category):

@@ -32,6 +32,7 @@ LAYERS = {
     "color": (1, {"checks"}),
     "data": (1, {"decode"}),
     "batches": (1, {"decode", "seeds"}),
+    "dali_batches": (2, {"batches", "decode"}),
     "demo": (1, {"defects", "files"}),
     "dense": (1, {"checks"}),
     "placement": (2, {"checks", "color"}),
@@ -88,8 +89,8 @@ LAYERS = {
     ),
     "cli/train": (
         11,
-        {"batches", "checkpoint", "cli/options", "console", "data", "detector", "ensemble", "launch", "metrics"}
-        | {"model", "recipe", "runs", "step"},
+        {"batches", "checkpoint", "cli/options", "console", "dali_batches", "data", "detector", "ensemble", "launch"}
+        | {"metrics", "model", "recipe", "runs", "step"},
     ),
     "cli/evaluate": (11, {"cli/options", "console", "data", "ensemble", "runs"}),
     "cli/predict": (11, {"cli/options", "console", "data", "ensemble", "regions", "report", "runs"}),

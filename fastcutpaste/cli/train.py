@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 import torch
@@ -24,6 +24,7 @@ from fastcutpaste.cli.options import (
     size_of,
 )
 from fastcutpaste.console import people, show_progress
+from fastcutpaste.dali_batches import dali_batches, has_dali
 from fastcutpaste.data import find_training_images, load_images
 from fastcutpaste.detector import Detector, DetectorConfig, hold_out
 from fastcutpaste.ensemble import Ensemble, Scored
@@ -34,6 +35,8 @@ from fastcutpaste.recipe import Batches, facts_of, provenance_of, take_up, train
 from fastcutpaste.runs import CHECKPOINT_FILE, DETECTOR_FILE, claim, complete, is_complete, load_run
 from fastcutpaste.step import ADAMW_RATE, OPTIMIZERS, PRESETS, TrainConfig
 
+READ = ("auto", "resident", "stream", "dali")
+
 
 @dataclass(frozen=True)
 class _Images:
@@ -42,6 +45,7 @@ class _Images:
     files: ImageFiles
     pixels: Tensor | None  # uint8 (N, 3, H, W) on the device; None: streamed
     held_out: float
+    decoder: str = "Pillow"  # or DALI
 
     def batches(self, config: TrainConfig, device: torch.device) -> Batches:
         learned = hold_out(torch.arange(len(self.files)), self.held_out)[0]
@@ -50,7 +54,8 @@ class _Images:
             give: Any = partial(image_batches, pixels, config.batch, seed=config.seed)
         else:
             files = ImageFiles(self.files.paths[: len(learned)], self.files.size)
-            give = partial(stream_batches, files, config.batch, device, seed=config.seed)
+            stream = dali_batches if self.decoder == "DALI" else stream_batches
+            give = partial(stream, files, config.batch, device, seed=config.seed)
 
         def batches(start: int, share: tuple[int, int]) -> Iterator[Tensor]:
             given: Iterator[Tensor] = give(start=start, share=share)
@@ -103,8 +108,9 @@ class _Images:
               help="auto: bf16 where the device computes in it, else fp32.")  # fmt: skip
 @click.option("--compile/--no-compile", "compiled", default=None,
               help="The step as a few fused kernels, replayed as a CUDA graph.  [default: on a GPU]")  # fmt: skip
-@click.option("--read", type=click.Choice(["auto", "resident", "stream"]), default="auto", show_default=True,
-              help="Keep all images on the device, or read them again each epoch; auto: keep what fits.")  # fmt: skip
+@click.option("--read", type=click.Choice(READ), default="auto", show_default=True,
+              help="Keep all images on the device, or read them again each epoch, by processes (stream) or by NVIDIA "
+                   "DALI, on a GPU; auto: keep what fits, read the rest as can be.")  # fmt: skip
 @DEVICE_OPTION
 @DEVICES_OPTION
 @click.option("--num-nodes", default=1, show_default=True, help="Machines, each with as many devices.")
@@ -118,7 +124,7 @@ def train(
     data: Path, out: Path, preset: str, size: str, crop: int, stride: int, steps: int | None, batch: int | None,
     optimizer: Any, learning_rate: float | None, jitter: float | None, backbone: str | None, weights: str | None,
     stage: str | None, density: Any, border: bool, fpr: float, held_out: float, seeds: str, precision: Any,
-    compiled: bool | None, read: Literal["auto", "resident", "stream"], device: str, devices: int, num_nodes: int,
+    compiled: bool | None, read: str, device: str, devices: int, num_nodes: int,
     resume: bool, accept_changes: bool, save_minutes: float, save_steps: int | None, overwrite: bool, profile: bool,
 ) -> None:  # fmt: skip
     """Train a detector on the normal images in DATA: an MVTec category (train/good), or a plain folder of images."""
@@ -128,6 +134,8 @@ def train(
         raise ValueError(f"--preset {preset}: --weights required, 'imagenet' or a file, got none")
     if resume and overwrite:
         raise ValueError("--resume: without --overwrite required, got both")
+    if read == "dali" and not has_dali():
+        raise ValueError("--read dali: NVIDIA DALI required, got none; pip install 'fastcutpaste[dali]'")
     total = base.steps if steps is None else steps
     rate = ADAMW_RATE if optimizer == "adamw" and base.optimizer == "sgd" else base.learning_rate
     config = replace(
@@ -160,7 +168,7 @@ def train(
     results = []
     for number, folder in zip(numbers, folders, strict=True):
         settings = {"training": asdict(replace(config, seed=number)), "network": asdict(network), "weights": weights,
-                    "size": scoring.size, "held_out": held_out}  # fmt: skip
+                    "size": scoring.size, "held_out": held_out, "decoder": images.decoder}  # fmt: skip
         keeper = Keeper(
             folder / CHECKPOINT_FILE,
             facts_of(settings, found.paths, fabric.device, fabric.world_size),
@@ -195,11 +203,12 @@ def _calibrate(out: Path, folders: list[Path], images: _Images, device: torch.de
 def _find(paths: tuple[Path, ...], size: tuple[int, int], read: str, fabric: Fabric, held_out: float) -> _Images:
     """Read all images onto the device, or leave them to be streamed; say which, and why."""
     files = ImageFiles(paths, size)
-    roomy = fits(len(paths), size, fabric.device)
-    if read == "stream" or (read == "auto" and not roomy):
-        why = "as asked for" if read == "stream" else f"they take more than {RESIDENT_SHARE:.0%} of the free memory"
-        people.print(f"images are streamed from disk, {why}")
-        return _Images(files, None, held_out)
+    if read in ("stream", "dali") or (read == "auto" and not fits(len(paths), size, fabric.device)):
+        why = f"they take more than {RESIDENT_SHARE:.0%} of the free memory" if read == "auto" else "as asked for"
+        by_dali = read == "dali" or (read == "auto" and fabric.device.type == "cuda" and has_dali())
+        decoder = "DALI" if by_dali else "Pillow"
+        people.print(f"images are streamed from disk and decoded by {decoder}, {why}")
+        return _Images(files, None, held_out, decoder)
     pixels = load_images(paths, size, progress=fabric.is_global_zero).pixels
     people.print(f"images are resident on {fabric.device}: {pixels.nbytes / 1e6:,.0f} MB")
     return _Images(files, pixels.to(fabric.device), held_out)
