@@ -1,9 +1,10 @@
-"""Plots and README tables, drawn from the rows of a CSV alone.
+"""Plots and tables, drawn from the rows of the CSVs alone.
 
-python -m benchmarks.plots        docs/augment.svg and the table between the marks in README.md, of the newest rows
+python -m benchmarks.plots        docs/augment.svg, and what is between the marks of README.md and benchmarks/README.md
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -16,34 +17,83 @@ from benchmarks.rows import RESULTS, Row, read
 from fastcutpaste.files import written_whole
 
 ROOT = Path(__file__).parents[1]
-BASELINE = "PIL"
+RUNGS = (  # of benchmarks.train, each with one thing more than the one before
+    "PIL workers, fp32, NCHW",
+    "+ batched op",
+    "+ resident data",
+    "+ channels_last, fused SGD",
+    "+ bf16 where the device has it",
+    "+ compile",
+)
 
 
 def main() -> None:
     """Draw and write what there are rows for."""
-    rows = [row for row in read(RESULTS / "augment.csv") if row.op == "3-way"]
-    if not rows:
-        raise SystemExit(
-            "benchmarks.plots: rows required in benchmarks/results/augment.csv; run benchmarks.augment first"
-        )
-    draw(rows, ROOT / "docs" / "augment.svg")
-    replace_between(ROOT / "README.md", "augment", table(rows))
+    augment = [row for row in read(RESULTS / "augment.csv") if row.op == "3-way"]
+    if augment:
+        draw(augment, ROOT / "docs" / "augment.svg")
+    tables: tuple[tuple[str, str, list[Row], Callable[[list[Row]], str]], ...] = (
+        ("README.md", "augment", augment, augment_table),
+        ("README.md", "score", read(RESULTS / "score.csv"), score_table),
+        ("benchmarks/README.md", "train", read(RESULTS / "train.csv"), train_table),
+    )
+    if not any(rows for _, _, rows, _ in tables):
+        raise SystemExit("benchmarks.plots: rows required in benchmarks/results; run benchmarks.augment first")
+    for file, name, rows, table in tables:
+        if rows:
+            replace_between(ROOT / file, name, table(rows))
 
 
-def table(rows: list[Row], size: int = 256, dtype: str = "float32") -> str:
-    """Give the Markdown table of images a second, one row a provider, one column a batch, for each device."""
+def augment_table(rows: list[Row]) -> str:
+    """Give images a second, normalized 256² float32 out, over the batch; the fastest provider first."""
+    here = sorted((row for row in rows if (row.size, row.dtype) == (256, "float32")), key=lambda row: row.batch)
+    best = {name: max(row.images_per_s for row in here if row.provider == name) for name in _providers(here)}
+    names = sorted(best, key=lambda name: -best[name])
+    return _tables("images/s", here, names, lambda row: f"batch {row.batch}", lambda row: f"{row.images_per_s:,.0f}")
+
+
+def score_table(rows: list[Row]) -> str:
+    """Give milliseconds an image, to features or heat maps, over patch, stride and batch."""
+    rows = sorted(rows, key=lambda row: (row.op.split()[1] != "64/4", row.batch))
+    return _tables(
+        "ms an image",
+        rows,
+        sorted(_providers(rows), key=lambda name: -max(row.p50_ms / row.batch for row in rows if row.provider == name)),
+        lambda row: f"{row.op.split()[1]}, batch {row.batch}",
+        lambda row: f"{row.p50_ms / row.batch:,.0f}",
+    )
+
+
+def train_table(rows: list[Row]) -> str:
+    """Give normal images a second over size and batch, rung by rung, and what augmentation costs."""
+    rows = sorted(rows, key=lambda row: row.size)
+    names = sorted(_providers(rows), key=lambda name: RUNGS.index(name) if name in RUNGS else len(RUNGS))
+    return _tables(
+        "images/s", rows, names, lambda row: f"{row.size}², batch {row.batch}", lambda row: f"{row.images_per_s:,.1f}"
+    )
+
+
+def _providers(rows: list[Row]) -> list[str]:
+    return list(dict.fromkeys(row.provider for row in rows))
+
+
+def _tables(
+    what: str, rows: list[Row], names: list[str], column: Callable[[Row], str], cell: Callable[[Row], str]
+) -> str:
+    """Give a Markdown table for each device; a line a provider, the columns in the order of the rows."""
     parts = []
-    for device, threads in sorted({(row.device, row.threads) for row in rows}):
-        here = [r for r in rows if (r.device, r.threads, r.size, r.dtype) == (device, threads, size, dtype)]
-        batches = sorted({row.batch for row in here})
-        speeds = {(row.provider, row.batch): row.images_per_s for row in here}
-        names = sorted({row.provider for row in here}, key=lambda name: -max(speeds.get((name, b), 0) for b in batches))
+    for device, threads in dict.fromkeys((row.device, row.threads) for row in rows):
+        here = [row for row in rows if (row.device, row.threads) == (device, threads)]
+        columns = list(dict.fromkeys(column(row) for row in here))
+        cells = {(row.provider, column(row)): cell(row) for row in here}
         core = f"{threads} core{'s' * (threads > 1)}" if "NVIDIA" not in device else "GPU"
-        parts.append(f"| images/s, {device}, {core} | " + " | ".join(f"batch {b}" for b in batches) + " |")
-        parts.append("|---|" + "---:|" * len(batches))
-        for name in names:
-            cells = [f"{speeds[name, b]:,.0f}" if (name, b) in speeds else "" for b in batches]
-            parts.append(f"| {name} | " + " | ".join(cells) + " |")
+        parts.append(f"| {what}, {device}, {core} | " + " | ".join(columns) + " |")
+        parts.append("|---|" + "---:|" * len(columns))
+        parts += [
+            f"| {name} | " + " | ".join(cells.get((name, each), "") for each in columns) + " |"
+            for name in names
+            if name in _providers(here)
+        ]
         parts.append("")
     return "\n".join(parts)
 

@@ -20,6 +20,7 @@ import torch
 from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
+from benchmarks import plots
 from benchmarks.augment import photographs
 from benchmarks.rows import RESULTS, keep, make_row, measure, peak_mb
 from fastcutpaste.covariance import ledoit_wolf
@@ -220,10 +221,10 @@ def providers(
     yield score, "patchnet dense", functools.partial(dense, patchnet, **arguments), both
     yield score, "patchnet dense, compiled", functools.partial(torch.compile(dense), patchnet, **arguments), both
     op = f"map {patch}/{STRIDE}"
-    yield op, "patchnet", fitted(patchnet, patch).localize, both
+    yield op, "patchnet, to heat maps", fitted(patchnet, patch).localize, both
     session = exported(patchnet, patch, device, folder)
     if session is not None:
-        yield op, "patchnet in ONNX Runtime", session, both
+        yield op, "patchnet in ONNX Runtime, to heat maps", session, both
 
 
 def main() -> None:
@@ -237,6 +238,8 @@ def main() -> None:
         print(json.dumps(run_quick()))
     else:
         run_all(torch.device(arguments.device), arguments.out)
+        if arguments.out == RESULTS / "score.csv":
+            plots.main()
 
 
 if __name__ == "__main__":

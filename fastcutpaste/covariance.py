@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -9,16 +10,16 @@ from torch import Tensor
 # (it always does for N = 2) and leave a singular covariance; 1e-6 keeps the whitening below 1e3 times the scale of the
 # features, which float32 carries, and is far below any shrinkage seen on real features.
 SHRINKAGE_FLOOR = 1e-6
-_CHUNK = 2048  # rows a product: few enough to stay in the cache
+_CHUNK = 8192  # rows a product
+_FEW = 2048  # rows, below which the product is taken in float64
 
 
 class Moments:
     """Hold the sums over rows that Ledoit-Wolf shrinkage needs, up to the fourth order.
 
     All sums are of rows minus `shift`, the mean of the rows first added, so that no precision is lost on features far
-    from zero; `ledoit_wolf` below moves them to the true mean. Sums are kept in float64. A full chunk's product is of
-    the rows' own precision, which takes half the time and is precise enough for that many rows; fewer are multiplied
-    in float64.
+    from zero; `ledoit_wolf` below moves them to the true mean. Sums are kept in float64. The product of many rows is
+    of their own precision, which takes half the time and is precise enough for that many; few are multiplied in float64.
     """
 
     def __init__(self, first: Tensor) -> None:
@@ -33,14 +34,11 @@ class Moments:
     def add(self, rows: Tensor) -> None:
         """Add rows (n, D) to the sums."""
         for part in torch.split(rows, _CHUNK):
-            precision = torch.float32 if len(part) == _CHUNK else torch.float64
-            z = part.to(torch.promote_types(part.dtype, precision)) - self.shift
-            squares = z.square().sum(1)
-            self.count += len(z)
-            self.first += z.sum(0)
-            self.second += _times_itself(z)
-            self.third += (squares @ z).double()
-            self.fourth += squares.double().square().sum()
+            precision = torch.float64 if len(part) < _FEW else torch.float32
+            dtype = torch.promote_types(part.dtype, precision)
+            self.count += len(part)
+            totals = (self.first, self.second, self.third, self.fourth)
+            (_add_in_numpy if rows.device.type == "cpu" else _add)(part.to(dtype), self.shift, totals)
 
     def ledoit_wolf(self) -> tuple[Tensor, Tensor, float]:
         """Return the mean (D,), the shrunk covariance (D, D) and the shrinkage of all rows added.
@@ -133,9 +131,23 @@ def row_batches(who: str, features: Tensor | Iterable[Tensor]) -> Iterable[Tenso
             yield rows
 
 
-def _times_itself(z: Tensor) -> Tensor:
-    """Give zᵀ z (D, D) of rows z (n, D); NumPy sees that it is symmetric and does half the work, torch does not."""
-    if z.device.type != "cpu":
-        return z.T @ z
-    array = z.numpy()
-    return torch.from_numpy(array.T @ array)
+def _add(rows: Tensor, shift: Tensor, totals: tuple[Tensor, ...]) -> None:
+    """Add the sums of z, z zᵀ, |z|² z and |z|⁴ over z = rows (n, D) - shift (D,) to the totals."""
+    z = rows - shift
+    squares = z.square().sum(1)
+    for total, more in zip(totals, (z.sum(0), z.T @ z, squares @ z, squares.double().square().sum()), strict=True):
+        total += more
+
+
+def _add_in_numpy(rows: Tensor, shift: Tensor, totals: tuple[Tensor, ...]) -> None:
+    """Do the same on a CPU: NumPy sees that zᵀ z is symmetric and does half the work, torch does not.
+
+    All of it is done there, since the threads of two libraries in turns wait for each other: 2.7 s instead of 0.7 for
+    200,000 × 512 on two cores.
+    """
+    z = rows.numpy() - shift.numpy()
+    squares = np.einsum("ij,ij->i", z, z)
+    sums = z.sum(0), z.T @ z, squares @ z, np.square(squares, dtype=np.float64).sum()
+    for total, more in zip(totals, sums, strict=True):
+        array = total.numpy()  # the same memory
+        array += more
