@@ -18,8 +18,9 @@ class Moments:
     """Hold the sums over rows that Ledoit-Wolf shrinkage needs, up to the fourth order.
 
     All sums are of rows minus `shift`, the mean of the rows first added, so that no precision is lost on features far
-    from zero; `ledoit_wolf` below moves them to the true mean. Sums are kept in float64. The product of many rows is
-    of their own precision, which takes half the time and is precise enough for that many; few are multiplied in float64.
+    from zero; `ledoit_wolf` below moves them to the true mean. Sums are kept in float64. The product of many rows
+    is of their own precision, which takes half the time and is precise enough for that many; few are multiplied in
+    float64.
     """
 
     def __init__(self, first: Tensor) -> None:
@@ -135,8 +136,9 @@ def _add(rows: Tensor, shift: Tensor, totals: tuple[Tensor, ...]) -> None:
     """Add the sums of z, z zᵀ, |z|² z and |z|⁴ over z = rows (n, D) - shift (D,) to the totals."""
     z = rows - shift
     squares = z.square().sum(1)
-    for total, more in zip(totals, (z.sum(0), z.T @ z, squares @ z, squares.double().square().sum()), strict=True):
-        total += more
+    sums = z.sum(0), z.T @ z, squares @ z, squares.double().square().sum()
+    for total, more in zip(totals, sums, strict=True):
+        total.add_(more)
 
 
 def _add_in_numpy(rows: Tensor, shift: Tensor, totals: tuple[Tensor, ...]) -> None:
