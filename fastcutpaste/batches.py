@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fastcutpaste.decode import load_images
+from fastcutpaste.decode import load_images, usable_cores
 from fastcutpaste.seeds import seed_of
 
 _ORDER = 1  # what the seeds of this module are for
@@ -140,8 +140,7 @@ def stream_batches(
         ValueError: no images, batch_size below one, a file that cannot be read.
     """
     indices = index_batches(len(files), batch_size, seed=seed, start=start, share=share)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = max(1, cores - 1) if workers is None else workers
+    count = max(1, usable_cores() - 1) if workers is None else workers
     loader = DataLoader(
         files,
         batch_sampler=(index.tolist() for index in indices),

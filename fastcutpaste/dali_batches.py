@@ -1,6 +1,5 @@
 """Batches of image files read by NVIDIA DALI: decoded and resized where they are needed, on a GPU if there is one."""
 
-import os
 from collections import deque
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -12,7 +11,7 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from fastcutpaste.batches import ImageFiles, index_batches
-from fastcutpaste.decode import read_image
+from fastcutpaste.decode import read_image, usable_cores
 
 _AHEAD = 2  # batches in work before they are asked for
 
@@ -64,10 +63,9 @@ def dali_batches(
             yield [np.fromfile(files.paths[i], np.uint8) for i in in_work[-1]]
 
     on_gpu = device.type == "cuda"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     pipeline = Pipeline(
         batch_size // share[1],
-        num_threads=workers or cores,
+        num_threads=workers or usable_cores(),
         device_id=(torch.cuda.current_device() if device.index is None else device.index) if on_gpu else None,
         prefetch_queue_depth=_AHEAD,
         exec_dynamic=True,  # its outputs are not written again, so they need no copy

@@ -189,8 +189,7 @@ def in_threads(
     progress: bool,
 ) -> list[_Result]:
     """Apply a function to every item in threads, keep the order, stop at the first error."""
-    if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = usable_cores() if workers is None else workers
     if workers < 1:
         raise ValueError(f"{who}: at least one worker required, got {workers}")
     executor = ThreadPoolExecutor(workers)
@@ -199,6 +198,11 @@ def in_threads(
         return list(_with_bar(results, len(items)) if progress else results)
     finally:
         executor.shutdown(cancel_futures=True)  # after an error or Ctrl-C: what has not begun never does
+
+
+def usable_cores() -> int:
+    """Give how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _with_bar(results: Iterable[_Result], total: int) -> Iterable[_Result]:
