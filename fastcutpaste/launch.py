@@ -1,5 +1,6 @@
 """Devices, precision and processes: Lightning Fabric, asked in this library's words."""
 
+import atexit
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, TypeVar
@@ -26,7 +27,8 @@ def make_fabric(device: torch.device, precision: Precision = "auto", devices: in
         nodes: machines, each with as many devices.
 
     Returns:
-        A Fabric that is not launched yet; `torchrun` and SLURM are recognized by it.
+        A Fabric that is not launched yet; `torchrun` and SLURM are recognized by it. The group of several processes is
+        left when the program ends.
 
     Raises:
         ValueError: fewer devices than asked for, a precision the device does not compute in.
@@ -42,6 +44,8 @@ def make_fabric(device: torch.device, precision: Precision = "auto", devices: in
         if devices > present or (device.index or 0) >= present:
             asked = f"{devices} asked for" if device.index is None else str(device)
             raise ValueError(f"devices: GPUs that torch sees required, got {present} ({asked})")
+    if several:
+        atexit.register(_leave_group)
     place = [device.index] if device.index is not None and device.type == "cuda" else devices
     return Fabric(
         accelerator=device.type,
@@ -50,6 +54,12 @@ def make_fabric(device: torch.device, precision: Precision = "auto", devices: in
         strategy="ddp" if several else "auto",
         precision=_MIXED.get(chosen, "32-true"),
     )
+
+
+def _leave_group() -> None:
+    """Join the threads of gloo's group before the interpreter ends: now and then it aborts a process that has not."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def resolve_precision(device: torch.device, precision: Precision) -> Precision:
