@@ -36,7 +36,9 @@ def unlike_border(images: Tensor, threshold: float = 0.1) -> Tensor:
     return difference > threshold * full
 
 
-def move_onto(patches: Patches, foreground: Tensor, draws: Tensor, least: float = 0.5) -> Patches:
+def move_onto(
+    patches: Patches, foreground: Tensor, draws: Tensor, least: float = 0.5, source: Tensor | None = None
+) -> Patches:
     """Move patches so that source and destination lie on the foreground.
 
     Args:
@@ -44,6 +46,7 @@ def move_onto(patches: Patches, foreground: Tensor, draws: Tensor, least: float 
         foreground: (B, 1, H, W) bool.
         draws: (B, candidates, 4) uniform numbers in [0, 1): source y and x, destination y and x.
         least: share of the patch's rectangle that has to be foreground, 0 to 1.
+        source: (B, 1, H, W) bool, the foreground of what patches are cut from; None: of the images themselves.
 
     Returns:
         Patches at the first candidate that holds enough foreground, source and destination chosen apart; where none
@@ -52,21 +55,28 @@ def move_onto(patches: Patches, foreground: Tensor, draws: Tensor, least: float 
     Raises:
         ValueError: a foreground of another shape, a share out of bounds.
     """
-    if foreground.ndim != 4 or foreground.shape[:2] != (len(draws), 1) or foreground.dtype != torch.bool:
-        raise ValueError(
-            f"move_onto: a bool foreground of shape ({len(draws)}, 1, H, W) required, "
-            f"got {foreground.dtype} {tuple(foreground.shape)}"
-        )
+    for given in (foreground, foreground if source is None else source):
+        if given.ndim != 4 or given.shape[:2] != (len(draws), 1) or given.dtype != torch.bool:
+            raise ValueError(
+                f"move_onto: a bool foreground of shape ({len(draws)}, 1, H, W) required, "
+                f"got {given.dtype} {tuple(given.shape)}"
+            )
     if not 0 <= least <= 1:
         raise ValueError(f"move_onto: least from 0 to 1 required, got {least}")
-    counts = foreground.squeeze(1).cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)  # (B, H, W)
-    integral = F.pad(counts, (1, 0, 1, 0))  # (B, 1 + H, 1 + W)
+    integral = _integral(foreground)
+    integral_of_source = integral if source is None else _integral(source)
     corner = (patches.source_y, patches.source_x)
     upright = (torch.zeros_like(patches.y), torch.zeros_like(patches.x))
-    source_y, source_x = _choose(integral, patches, corner, upright, draws[..., :2], least)
+    source_y, source_x = _choose(integral_of_source, patches, corner, upright, draws[..., :2], least)
     beyond = turned_reach(patches.height, patches.width, patches.angle)
     y, x = _choose(integral, patches, (patches.y, patches.x), beyond, draws[..., 2:], least)
     return patches._replace(source_y=source_y, source_x=source_x, y=y, x=x)
+
+
+def _integral(foreground: Tensor) -> Tensor:
+    """Count the foreground (B, 1, H, W) above and to the left of each corner of a pixel: (B, 1 + H, 1 + W)."""
+    counts = foreground.squeeze(1).cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)  # (B, H, W)
+    return F.pad(counts, (1, 0, 1, 0))
 
 
 def _choose(
@@ -129,9 +139,12 @@ class OnForeground(PatchTransform):
         self.numbers = transform.numbers + 4 * candidates
 
     def patches(self, draws: Tensor, height: int, width: int) -> Patches:
-        raise TypeError("OnForeground: images required to find the foreground in, got draws alone")
+        raise TypeError("OnForeground: images required to find the foreground in, got draws alone (of kornia's masks?)")
 
     def choose(self, images: Tensor, draws: Tensor) -> tuple[Patches, Tensor | None]:
         own, candidates = torch.split(draws, [self.transform.numbers, 4 * self.candidates], dim=1)
         patches, fill = self.transform.choose(images, own)
-        return move_onto(patches, self.foreground(images), candidates.view(len(images), -1, 4), self.least), fill
+        target = self.foreground(images)
+        of_images = fill is not None and fill.shape == images.shape  # patches are cut from it: it has an object too
+        source = self.foreground(fill) if of_images else None  # type: ignore[arg-type]
+        return move_onto(patches, target, candidates.view(len(images), -1, 4), self.least, source), fill

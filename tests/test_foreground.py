@@ -119,6 +119,16 @@ def test_on_foreground_is_a_transform_like_any_other():
     assert torch.equal(got.mask, wanted.mask)
 
 
+def test_a_patch_from_another_image_is_cut_from_that_images_object():
+    """Objects lie left and right by turns, so a place of one image's object is background in its neighbour."""
+    images = torch.full((8, 3, 64, 64), 10, dtype=torch.uint8)
+    images[0::2, :, 16:48, 4:28], images[1::2, :, 16:48, 36:60] = 200, 200
+    transform = OnForeground(CutPaste(area=(0.02, 0.03), aspect=(1, 1), jitter=0, source="other"), candidates=64)
+    pasted, mask = transform.augment(images, torch.Generator().manual_seed(0))
+    from_object = [float((pasted[b][mask[b].expand(3, -1, -1)] > 100).float().mean()) for b in range(8)]
+    assert min(from_object) >= 0.5
+
+
 def test_mistakes_are_named():
     images = torch.zeros(2, 3, 32, 32)
     patches = place_cutpaste(draw(2, "cpu"), 32, 32)

@@ -58,7 +58,8 @@ class KorniaAugmentation(IntensityAugmentationBase2D):  # type: ignore[misc]  # 
             masks of classes.
 
     Raises:
-        TypeError: no patch transform; in use, images that are not floating point.
+        TypeError: no patch transform; in use, images that are not floating point, or masks with `OnForeground`, whose
+            places depend on the image: it augments images alone.
         ValueError: p out of bounds; in use, images of another shape.
 
     Cost: one paste of the batch. With kornia 0.9, images that p leaves out
