@@ -247,7 +247,13 @@ def _has_kernels(images: Tensor, fill: Tensor | None) -> bool:
     """Tell whether `kernels` can do it: on a GPU, with one or three channels, where no gradient is asked for."""
     known = images.dtype in (torch.uint8, torch.float32, torch.bfloat16, torch.float16) and images.shape[1] in (1, 3)
     followed = images.requires_grad or (fill is not None and fill.requires_grad)
-    return images.device.type == "cuda" and HAS_TRITON and known and not followed
+    if images.device.type != "cuda" or not HAS_TRITON or not known or followed:
+        return False
+    if torch.compiler.is_compiling():
+        return True
+    from fastcutpaste.kernels import triton_starts
+
+    return triton_starts()
 
 
 def _check_patches(images: Tensor, patches: Patches, fill: Tensor | None) -> None:

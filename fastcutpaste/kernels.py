@@ -7,6 +7,9 @@ makes thirteen kernels of it, which keep the hue's intermediates of every pixel 
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
 
+import functools
+import warnings
+
 import torch
 import triton
 import triton.language as tl
@@ -22,6 +25,21 @@ PARTS = tl.constexpr(8)  # programs that share a patch, so that the largest does
 RED, GREEN, BLUE = (tl.constexpr(weight) for weight in GREY_WEIGHTS)
 COUNTS = ("batch", "count", "sources", "sum_programs")  # no new kernel for a new batch size
 ROUNDER = tl.constexpr(1.5 * 2**23)  # added to a float32 and taken away it rounds, halves to even
+
+
+@functools.cache
+def triton_starts() -> bool:
+    """Tell whether kernels can be launched; warn, once, if not.
+
+    Triton compiles its driver at the first use, and slim machines have no C compiler.
+    """
+    try:
+        triton.runtime.driver.active.get_current_target()
+    except Exception as error:  # whatever a compiler, or its absence, makes of it
+        reason = " ".join(str(error).split())[:200]
+        warnings.warn(f"paste: Triton does not start; torch's own operations paste, slower ({reason})", stacklevel=4)
+        return False
+    return True
 
 
 def paste_kernels(

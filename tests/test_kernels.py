@@ -30,6 +30,19 @@ MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.2
 TOLERANCE = {torch.uint8: 1, torch.float32: 1e-5, torch.bfloat16: 8e-3, torch.float16: 1e-3}
 
 
+@pytest.fixture(autouse=True)
+def started(monkeypatch):
+    """Let images that only seem to be on a GPU take the kernels; give the question whether Triton starts."""
+    from fastcutpaste import kernels
+
+    asked = kernels.triton_starts
+    if not GPU:
+        monkeypatch.setattr(kernels, "triton_starts", lambda: True)
+    asked.cache_clear()
+    yield asked
+    asked.cache_clear()
+
+
 def on_device(patches):
     return patches.map(lambda field: field.to(DEVICE))
 
@@ -233,6 +246,22 @@ def test_a_gpu_takes_the_kernels_once_a_batch():
     assert calls(CutPaste()) == calls(three) == calls(three.augment) == 1
     assert calls(lambda images: three.normalized(images, *torch.ones(2, 3, device=images.device))) == 1
     assert calls(CutPaste(), (4, 1, 32, 32), torch.bfloat16) == calls(Cutout("mean")) == 1
+
+
+def test_where_triton_does_not_start_torchs_own_operations_paste(started, monkeypatch):
+    from fastcutpaste import kernels
+
+    class NoCompiler:
+        @property
+        def active(self):
+            raise RuntimeError("Failed to find C compiler.\nPlease specify via CC")
+
+    monkeypatch.setattr(kernels.triton.runtime, "driver", NoCompiler())
+    with pytest.warns(UserWarning, match=r"Triton does not start.*Failed to find C compiler\. Please"):
+        assert not started()
+    assert not started()  # asked once, said once
+    monkeypatch.setattr(kernels, "triton_starts", started)
+    assert calls(CutPaste()) == 0
 
 
 def test_what_kernels_do_not_know_goes_the_other_way():
