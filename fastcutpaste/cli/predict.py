@@ -4,14 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import click
+from torch import Tensor
 
 from fastcutpaste.cli.options import DEVICE_OPTION, DEVICES_OPTION, finish, launched
 from fastcutpaste.console import people
 from fastcutpaste.data import find_test_images, load_images
+from fastcutpaste.detector import Detector
 from fastcutpaste.ensemble import Ensemble
+from fastcutpaste.launch import gathered, share_of
 from fastcutpaste.regions import find_regions
 from fastcutpaste.report import write_heat_maps
-from fastcutpaste.runs import heat_range, load_run, score_paths
+from fastcutpaste.runs import heat_range, load_run, score_files
+
+_AT_ONCE = 16  # images whose heat maps are held, at the size of the file
 
 
 @click.command()
@@ -27,22 +32,41 @@ def predict(run: Path, images: tuple[Path, ...], heatmaps: Path | None, device: 
     if heatmaps is not None and detector.config.patch is None:
         raise ValueError("predict --heatmaps: a detector trained on patches required, got one of whole images")
     paths = [path for argument in images for path in find_test_images(argument).paths]
-    scored, sizes = score_paths(detector, paths, fabric, progress=len(paths) > 8)
+    mine: list[dict[str, Any]] = []
+    numbered = share_of(list(enumerate(paths)), fabric)
+    for some in (numbered[first : first + _AT_ONCE] for first in range(0, len(numbered), _AT_ONCE)):
+        scores, maps, sizes = score_files(detector, [path for _, path in some])
+        heats = [None] * len(some) if maps is None else maps
+        for (number, path), score, size, heat in zip(some, scores.tolist(), sizes, heats, strict=True):
+            picture = None if heatmaps is None else heatmaps / f"{number:04d}_{path.stem}.png"
+            mine.append(_told(detector, path, score, size, heat, picture))
+            if fabric.world_size == 1:
+                _say(mine[-1])
+    results = gathered(mine, fabric)
     if not fabric.is_global_zero:
         return
-    scores, maps = detector.together(scored) if isinstance(detector, Ensemble) else scored[0]
-    results: list[dict[str, Any]] = []
-    for i, path in enumerate(paths):
-        score = float(scores[i])
-        results.append({"image": str(path), "score": score, "defective": score > detector.threshold})
-        if maps is not None:  # boxes in pixels of the file
-            results[-1]["regions"] = [region._asdict() for region in find_regions(maps[i], detector.threshold)]
-        if heatmaps is not None and maps is not None:
-            picture = heatmaps / f"{i:04d}_{path.stem}.png"
-            original = load_images([path], sizes[i]).pixels[0]
-            low, high = heat_range(detector)
-            write_heat_maps([original], [maps[i]], picture, low=low, high=high, titles=[f"{path.name}  {score:.1f}"])
-            results[-1]["heat_map"] = str(picture)
-        verdict = "DEFECTIVE" if score > detector.threshold else "normal"
-        people.print(f"{verdict:>9}  {score:8.2f}  {path}", markup=False)
+    if fabric.world_size > 1:
+        for result in results:
+            _say(result)
     finish({"threshold": detector.threshold, "results": results})
+
+
+def _told(
+    detector: Detector | Ensemble, path: Path, score: float, size: tuple[int, int], heat: Tensor | None,
+    picture: Path | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Tell what was found in an image, and draw its heat map (H, W) if a picture is wanted."""
+    told: dict[str, Any] = {"image": str(path), "score": score, "defective": score > detector.threshold}
+    if heat is not None:  # boxes in pixels of the file
+        told["regions"] = [region._asdict() for region in find_regions(heat, detector.threshold)]
+    if heat is not None and picture is not None:
+        low, high = heat_range(detector)
+        title = f"{path.name}  {score:.1f}"
+        write_heat_maps([load_images([path], size).pixels[0]], [heat], picture, low=low, high=high, titles=[title])
+        told["heat_map"] = str(picture)
+    return told
+
+
+def _say(told: dict[str, Any]) -> None:
+    verdict = "DEFECTIVE" if told["defective"] else "normal"
+    people.print(f"{verdict:>9}  {told['score']:8.2f}  {told['image']}", markup=False)
