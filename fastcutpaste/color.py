@@ -131,10 +131,11 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype = to
 
     Raises:
         TypeError: images neither uint8 nor floating point.
-        ValueError: mean or std of another length than C.
+        ValueError: mean or std of another length than C, or on another device.
     """
     scale, offset = normalization(images, mean, std)
-    traced = images.requires_grad or scale.requires_grad or torch.compiler.is_compiling()
+    followed = images.requires_grad or scale.requires_grad or offset.requires_grad
+    traced = followed or torch.compiler.is_compiling()
     if images.device.type == "cpu" and images.dtype in _NUMPY_TYPES and not traced:
         return scaled(images, scale, offset).to(dtype)
     return (images * scale.view(-1, 1, 1) - offset.view(-1, 1, 1)).to(dtype)
@@ -148,6 +149,9 @@ def normalization(images: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Te
             f"normalize: mean and std of shape ({images.shape[1]},) required, "
             f"got {tuple(mean.shape)} and {tuple(std.shape)}"
         )
+    if mean.device != images.device or std.device != images.device:
+        raise ValueError(f"normalize: mean and std on {images.device} required, got {mean.device} and {std.device}")
+    mean, std = (each if each.dtype == torch.float64 else each.float() for each in (mean, std))
     full = 255.0 if images.dtype == torch.uint8 else 1.0
     return 1 / (std * full), mean / std
 

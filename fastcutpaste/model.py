@@ -76,10 +76,7 @@ class Network(nn.Module):
         self.field = self.backbone.field if isinstance(self.backbone, PatchNet) else None
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
-        self.eval()
-        with torch.inference_mode():
-            self.features = self._probe().shape[1]
-        self.train()
+        self.features = self.probe().shape[1]
         widths = (self.features, *self.config.head)
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
@@ -93,17 +90,29 @@ class Network(nn.Module):
 
     def embed_map(self, images: Tensor) -> Tensor:
         """Give what the backbone makes of images: features (B, D), or the maps (B, D, h, w) they are the means of."""
-        normalized = normalize(images, self.mean, self.std).contiguous(memory_format=torch.channels_last)
+        normalized = normalize(images, self.mean, self.std, self.mean.dtype)
+        normalized = normalized.contiguous(memory_format=torch.channels_last)
         features: Tensor = self.backbone(normalized)
         return features
 
-    def _probe(self) -> Tensor:
-        """Give the features (1, D) of a black image."""
+    def probe(self, size: tuple[int, int] = (224, 224)) -> Tensor:
+        """Give the features (1, D) of a black image of (height, width).
+
+        Raises:
+            ValueError: a backbone that takes no images of this size, or gives no features.
+        """
         asked = self.config.backbone + (f" at {self.config.stage}" if self.config.stage else "")
+        black = torch.zeros(1, 3, *size, dtype=torch.uint8, device=self.mean.device)
+        training = self.training
+        self.eval()  # batch norms learn nothing from it
         try:
-            features = self.embed(torch.zeros(1, 3, 224, 224, dtype=torch.uint8))
+            with torch.inference_mode():
+                features = self.embed(black)
         except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"backbone: one that takes 224×224 pixels required, got {asked}: {error}") from error
+            wanted = f"{size[0]}×{size[1]}"
+            raise ValueError(f"backbone: one that takes {wanted} pixels required, got {asked}: {error}") from error
+        finally:
+            self.train(training)
         if features.ndim != 2:
             shape = tuple(features.shape)
             raise ValueError(f"backbone: features (B, D) or (B, D, h, w) required, got {shape} from {asked}")

@@ -28,6 +28,10 @@ class PretextTask(nn.Module):
             `numbers` an image takes, as those of `transforms` and `baselines` do; class 0 is the untouched image,
             class i the i-th transform.
 
+    Raises:
+        TypeError: something that cannot augment.
+        ValueError: no transform, or one that leaves images out (p below 1): they would be labelled as changed.
+
     Attributes:
         numbers: how many random numbers an image takes, those of all transforms one after another.
     """
@@ -40,6 +44,10 @@ class PretextTask(nn.Module):
             if not isinstance(transform, nn.Module) or not hasattr(transform, "augment"):
                 came = type(transform).__name__
                 raise TypeError(f"PretextTask: transforms with augment(), such as CutPaste, required, got {came}")
+            for module in transform.modules():
+                if getattr(module, "p", 1) != 1:
+                    came = f"{type(module).__name__}(p={module.p})"
+                    raise ValueError(f"PretextTask: p=1 required, since every image is labelled as changed, got {came}")
         self.transforms = nn.ModuleList(transforms)
         self.numbers = sum(self._counts())
 

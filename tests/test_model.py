@@ -268,6 +268,28 @@ def test_backbones_without_pooled_features_at_224_pixels_are_refused(config: Net
         Network(config)
 
 
+def test_a_probe_of_the_real_size_tells_what_a_backbone_will_not_take(resnet: Network) -> None:
+    transformer = Network(NetworkConfig("vit_b_32"))
+    with pytest.raises(ValueError, match=r"one that takes 64×64 pixels required, got vit_b_32: Wrong image height"):
+        transformer.probe((64, 64))
+    assert transformer.training
+    before = [buffer.clone() for buffer in resnet.buffers()]
+    assert resnet.probe((64, 96)).shape == (1, 512)
+    assert all(map(torch.equal, before, resnet.buffers()))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_network_of_another_type_takes_the_same_images(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    network = Network(NetworkConfig("patchnet")).eval()
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    with torch.inference_mode():
+        wanted = network.embed(images)
+        features = network.to(dtype).embed(images)
+    assert features.dtype == dtype
+    torch.testing.assert_close(features.float(), wanted, rtol=0.05, atol=0.05 * float(wanted.std()))
+
+
 def test_autocast_follows_the_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     matrix = torch.eye(2)

@@ -17,6 +17,7 @@ from fastcutpaste import (
     CutPaste3Way,
     CutPasteScar,
     OneOf,
+    OnForeground,
     PretextTask,
     QuarterTurn,
     Scar,
@@ -28,7 +29,7 @@ TASKS = {
     "three way": CutPaste3Way(),
     "binary": PretextTask(CutPaste()),
     "union": PretextTask(OneOf(CutPaste(), CutPasteScar())),
-    "five": PretextTask(Cutout("mean"), Scar(), CutPaste(p=0.5), CutPasteScar()),
+    "five": PretextTask(Cutout("mean"), Scar(), CutPaste(), CutPasteScar()),
     "rotation": PretextTask(QuarterTurn(1), QuarterTurn(2), QuarterTurn(3)),
 }
 tasks = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
@@ -247,6 +248,12 @@ def test_a_task_never_reads_back_to_the_host():
 def test_a_task_without_transforms_is_refused():
     with pytest.raises(ValueError, match=r"PretextTask: at least one transform required, got 0"):
         PretextTask()
+
+
+def test_a_task_refuses_what_leaves_images_out():
+    for member in (CutPaste(p=0.5), OnForeground(CutPaste(p=0.9)), OneOf(CutPaste(), CutPasteScar(p=0.0))):
+        with pytest.raises(ValueError, match=r"p=1 required, .*, got CutPaste.*p="):
+            PretextTask(member)
 
 
 @pytest.mark.parametrize("member", [BaseAugmentation(), nn.Identity()])
