@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 
 def main(graph_file: str, folder: str) -> dict[str, float]:
@@ -22,7 +22,10 @@ def main(graph_file: str, folder: str) -> dict[str, float]:
         if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"):
             continue
         with Image.open(path) as picture:
-            resized = picture.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+            upright = ImageOps.exif_transpose(picture)
+        if upright.mode[0] == "I":  # 16 bits a pixel: the upper 8
+            upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+        resized = upright.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
         image = np.asarray(resized).transpose(2, 0, 1)[None]  # uint8 (1, 3, H, W)
         maps, scores = session.run(None, {"images": image})
         found[path.name] = float(scores[0])

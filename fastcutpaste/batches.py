@@ -148,7 +148,16 @@ def stream_batches(
         pin_memory=device.type == "cuda",
         prefetch_factor=4 if count else None,
     )
-    return (batch.to(device, non_blocking=True) for batch in loader)
+
+    def batches() -> Iterator[Tensor]:
+        try:
+            for batch in loader:
+                yield batch.to(device, non_blocking=True)
+        except ValueError as error:  # from a process that decodes: its whole traceback, the message last
+            message = str(error).strip().splitlines()[-1]
+            raise ValueError(message.removeprefix("ValueError: ")) from None
+
+    return batches()
 
 
 def fits(count: int, size: tuple[int, int], device: torch.device) -> bool:

@@ -61,6 +61,7 @@ def load_images(
     *,
     workers: int | None = None,
     progress: bool = False,
+    memory_format: torch.memory_format = torch.contiguous_format,
 ) -> LoadedImages:
     """Decode images in parallel, resize them to one size and put them into one tensor.
 
@@ -74,9 +75,10 @@ def load_images(
         size: (height, width), or one number for both.
         workers: threads, default one per usable core. Pillow decodes and resizes outside the interpreter's lock.
         progress: show a bar on stderr.
+        memory_format: of the pixels, contiguous or channels_last.
 
     Returns:
-        pixels, uint8 (N, 3, H, W), contiguous, in the order of `paths`; sizes, each file's upright (height, width).
+        pixels, uint8 (N, 3, H, W), in the order of `paths`; sizes, each file's upright (height, width).
 
     Raises:
         ValueError: the first file in order that cannot be read, as by `read_image`; a size or workers below one.
@@ -85,7 +87,7 @@ def load_images(
         Memory: 3·N·H·W bytes, and one decoded image per thread.
     """
     height, width = _height_width("load_images", size)
-    pixels = torch.empty(len(paths), 3, height, width, dtype=torch.uint8)
+    pixels = torch.empty(len(paths), 3, height, width, dtype=torch.uint8, memory_format=memory_format)
     target = pixels.numpy()  # the same memory
 
     def load(index: int) -> tuple[tuple[int, int], list[str]]:

@@ -3,16 +3,19 @@
 import atexit
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Literal, TypeVar
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 
 from fastcutpaste.model import computes_bf16
 
 Precision = Literal["auto", "bf16", "fp16", "tf32", "fp32"]
 PRECISIONS: tuple[Precision, ...] = ("auto", "bf16", "fp16", "tf32", "fp32")
 Item = TypeVar("Item")
+_PATIENCE = timedelta(hours=12)  # the first process fits the density of one seed while the others wait for the next
 _MIXED: dict[Precision, Literal["bf16-mixed", "16-mixed"]] = {"bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -51,7 +54,7 @@ def make_fabric(device: torch.device, precision: Precision = "auto", devices: in
         accelerator=device.type,
         devices=place,
         num_nodes=nodes,
-        strategy="ddp" if several else "auto",
+        strategy=DDPStrategy(timeout=_PATIENCE) if several else "auto",
         precision=_MIXED.get(chosen, "32-true"),
     )
 

@@ -21,7 +21,10 @@ AspectDistribution = Literal["log_uniform", "two_uniforms"]
 
 
 class Patches(NamedTuple):
-    """Hold one patch per image; every field is a tensor of shape (B,), lengths and positions in pixels."""
+    """Hold one patch per image; every field is a tensor of shape (B,), lengths and positions in pixels.
+
+    The rectangle that is cut out lies inside the image; the one that is pasted may reach beyond it.
+    """
 
     source_y: Tensor  # int64, top of the upright rectangle that is cut out
     source_x: Tensor  # int64, its left

@@ -105,16 +105,21 @@ def take_up(path: Path, facts: Facts, accept_changes: bool = False) -> dict[str,
     if not path.is_file():
         return None
     state, before = load_checkpoint(path)
-    changed = differences(before["settings"], facts["settings"])
-    if changed and not accept_changes:
-        raise ValueError(f"--resume: the settings of the run required, got other ones ({'; '.join(changed)}); "
-                         "--accept-changes goes on with them")  # fmt: skip
-    other = differences(before["data"], facts["data"])
-    if other:
-        raise ValueError(f"--resume: the images of the run required, got other ones ({'; '.join(other)})")
+    changed = check_facts(before, facts, accept_changes, "--accept-changes goes on with them")
     for what in changed + differences(before["surroundings"], facts["surroundings"]):
         people.print(f"note: {what}; the result will not be bit for bit that of one run", markup=False)
     return state
+
+
+def check_facts(before: Facts, now: Facts, accept_changes: bool, advice: str) -> list[str]:
+    """Name the settings in which a run differs from the one before it; refuse them, unless accepted, and other data."""
+    changed = differences(before["settings"], now["settings"])
+    if changed and not accept_changes:
+        raise ValueError(f"--resume: the settings of the run required, got other ones ({'; '.join(changed)}); {advice}")
+    other = differences(before["data"], now["data"])
+    if other:
+        raise ValueError(f"--resume: the images of the run required, got other ones ({'; '.join(other)})")
+    return changed
 
 
 def facts_of(settings: Facts, paths: Sequence[Path], device: torch.device, processes: int) -> Facts:
@@ -148,7 +153,7 @@ def fingerprint(paths: Sequence[Path]) -> str:
 
 def provenance_of(images: Tensor, config: TrainConfig, source: str) -> dict[str, Any]:
     """Tell how a detector came to be: settings, versions, and what its training images were."""
-    means = images.float().mean((0, 2, 3)) / 255
+    means = torch.stack([image.float().mean((1, 2)) for image in images]).mean(0) / 255
     return {
         "training": asdict(config),
         "data": {"source": source, "images": len(images), "mean": [round(float(mean), 4) for mean in means]},

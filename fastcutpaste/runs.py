@@ -28,13 +28,15 @@ _MARK = ".fastcutpaste"  # tells our folders from a user's own
 _UNFINISHED = "in progress\n"
 
 
-def claim(folder: Path, overwrite: bool = False, resume: bool = False) -> None:
+def claim(folder: Path, overwrite: bool = False, resume: bool = False, kind: str = "run") -> None:
     """Make a run folder, or take an earlier run's over.
 
     Args:
         folder: made if missing.
-        overwrite: an earlier run in it may be replaced; its checkpoint is removed at once.
+        overwrite: an earlier run in it may be replaced; its checkpoint, and what made its detectors an ensemble, are
+            removed at once.
         resume: an earlier run in it is to be gone on with.
+        kind: what the folder is of; a folder of another kind is never taken over.
 
     Raises:
         ValueError: a file, a folder that holds something else, or an earlier run and no leave to touch it.
@@ -42,10 +44,10 @@ def claim(folder: Path, overwrite: bool = False, resume: bool = False) -> None:
     if folder.is_file():
         raise ValueError(f"--out: a folder required, {folder} is a file")
     if folder.is_dir() and any(folder.iterdir()):
-        if not (folder / _MARK).is_file():
-            raise ValueError(f"--out: a new or empty folder required, {folder} holds files that are not a run's")
+        if _kind(folder) != kind:
+            raise ValueError(f"--out: a new or empty folder required, {folder} holds files that are not a {kind}'s")
         if not overwrite and not resume:
-            if (folder / DETECTOR_FILE).exists():
+            if (folder / DETECTOR_FILE).exists() or (folder / ENSEMBLE_FILE).exists():
                 raise ValueError(
                     f"--out: a folder without a detector required, {folder} has one; --overwrite replaces it"
                 )
@@ -54,15 +56,20 @@ def claim(folder: Path, overwrite: bool = False, resume: bool = False) -> None:
                                  "--resume goes on with it, --overwrite replaces it")  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     if overwrite:
-        (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+        for name in (CHECKPOINT_FILE, ENSEMBLE_FILE):
+            (folder / name).unlink(missing_ok=True)
     if not (resume and (folder / _MARK).is_file()):
-        _mark(folder, _UNFINISHED)
+        _mark(folder, kind, _UNFINISHED)
 
 
 def complete(folder: Path) -> None:
-    """Say in a run folder that its detector is that of the run, and drop the checkpoint, whose weights it has."""
-    _mark(folder, "")
-    (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+    """Say in a run folder that its detector is that of the run, and drop what it takes the place of.
+
+    That is the checkpoint, whose weights it has, and an ensemble that was there before.
+    """
+    _mark(folder, _kind(folder) or "run", "")
+    for name in (CHECKPOINT_FILE, ENSEMBLE_FILE):
+        (folder / name).unlink(missing_ok=True)
 
 
 def is_complete(folder: Path) -> bool:
@@ -70,9 +77,15 @@ def is_complete(folder: Path) -> bool:
     return (folder / DETECTOR_FILE).is_file() and _UNFINISHED not in (folder / _MARK).read_text()
 
 
-def _mark(folder: Path, note: str) -> None:
+def _mark(folder: Path, kind: str, note: str) -> None:
     with written_whole(folder / _MARK) as temporary:
-        temporary.write_text(f"a run of fastcutpaste {fastcutpaste.__version__}\n{note}")
+        temporary.write_text(f"a {kind} of fastcutpaste {fastcutpaste.__version__}\n{note}")
+
+
+def _kind(folder: Path) -> str | None:
+    """Tell what a folder is of: "run", "demo"; None: it is not ours."""
+    mark = folder / _MARK
+    return mark.read_text().split()[1] if mark.is_file() else None
 
 
 def load_run(run: Path, device: torch.device) -> Detector | Ensemble:
@@ -97,15 +110,35 @@ def score_paths(
         For each detector, or the one, scores (N,) and, from a detector of patches, heat maps (H_i, W_i) at the images'
         original sizes, which come last; all in the order of the paths.
     """
-    mine = share_of(paths, fabric)
     shown = progress and fabric.is_global_zero
-    pixels, sizes = load_images(mine, detector.config.size, progress=shown)
+    mine, sizes = _score_files(detector, share_of(paths, fabric), shown)
     scored: list[Scored] = []
-    for member in detector.members if isinstance(detector, Ensemble) else [detector]:
-        scores, maps = score_images(member, pixels, sizes, shown)
-        scores = torch.tensor(gathered(scores.tolist(), fabric))
-        scored.append((scores, None if maps is None else gathered(maps, fabric)))
+    for scores, maps in mine:
+        everyones = torch.tensor(gathered(scores.tolist(), fabric))
+        scored.append((everyones, None if maps is None else gathered(maps, fabric)))
     return scored, gathered(sizes, fabric)
+
+
+def score_files(
+    detector: Detector | Ensemble, paths: Sequence[Path]
+) -> tuple[Tensor, list[Tensor] | None, list[tuple[int, int]]]:
+    """Score image files in this process.
+
+    Returns:
+        Scores (N,), heat maps (H_i, W_i) at the images' original sizes (None of whole images), and these sizes.
+    """
+    scored, sizes = _score_files(detector, paths, progress=False)
+    scores, maps = detector.together(scored) if isinstance(detector, Ensemble) else scored[0]
+    return scores, maps, sizes
+
+
+def _score_files(
+    detector: Detector | Ensemble, paths: Sequence[Path], progress: bool
+) -> tuple[list[Scored], list[tuple[int, int]]]:
+    """Score image files with each detector, or the one; give the images' original sizes, too."""
+    pixels, sizes = load_images(paths, detector.config.size, progress=progress)
+    members = detector.members if isinstance(detector, Ensemble) else [detector]
+    return [score_images(member, pixels, sizes, progress) for member in members], sizes
 
 
 def score_images(detector: Detector, images: Tensor, sizes: Sequence[tuple[int, int]], progress: bool = True) -> Scored:

@@ -314,6 +314,10 @@ def test_a_run_that_is_complete_is_left_alone_when_it_is_resumed(category, unbro
     result, text = run(*command(category, unbroken)[3:], "--resume")
     assert "complete already" in text
     assert result["detector"] == str(unbroken / "detector.safetensors")
+    for changed in (("--learning-rate", "0.5"), ("--density", "nearest")):
+        line = failing(*command(category, unbroken)[3:], "--resume", "--accept-changes", *changed)
+        assert f"{changed[0][2:].replace('-', '_')}: " in line
+        assert "complete already, --overwrite trains it anew" in line
     assert (unbroken / "detector.safetensors").stat().st_mtime_ns == before
 
 

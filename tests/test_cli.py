@@ -172,6 +172,7 @@ def test_preview_writes_a_picture(category, tmp_path):
     result, _ = run("preview", category, "--out", tmp_path / "p.png", "--count", 1, "--size", 64)
     assert len(result["transforms"]) >= 5
     assert Image.open(tmp_path / "p.png").height > 400
+    assert "a picture's name required, such as preview.png" in failing("preview", category, "--out", tmp_path / "p")
 
 
 def test_whole_image_detectors_score_without_maps(category, tmp_path):
@@ -243,6 +244,16 @@ def test_usage_mistakes_end_in_one_line_too():
     assert "--preset" in failing("train", "x", "--out", "y", "--preset", "slow", status=2)
     assert "DATA" in failing("train", status=2)
     assert "No such command" in failing("trian", status=2)
+
+
+def test_a_demo_never_takes_a_runs_folder(tmp_path):
+    claim(tmp_path / "run")
+    (tmp_path / "run/data").mkdir()
+    assert "holds files that are not a demo's" in failing("demo", "--out", tmp_path / "run")
+    assert (tmp_path / "run/data").is_dir()
+    claim(tmp_path / "demo", kind="demo")
+    with pytest.raises(ValueError, match="holds files that are not a run's"):
+        claim(tmp_path / "demo", overwrite=True)
 
 
 def test_a_run_is_not_overwritten_unasked(tmp_path):

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from test_cli import run
+from test_cli import failing, run
 
 from fastcutpaste.detector import Detector, DetectorConfig
 from fastcutpaste.ensemble import Ensemble, spread
@@ -116,6 +116,10 @@ def test_seeds_make_an_ensemble_that_evaluate_and_predict_score_together(tmp_pat
         assert row["score"] == pytest.approx(sum(parts) / 2, rel=1e-3, abs=1e-3)
         assert row["defective"] == (row["score"] > result["threshold"])
 
+    assert "--overwrite replaces it" in failing("train", tmp_path / "b", "--out", out, *arguments)
+    alone, _ = run("train", tmp_path / "b", "--out", out, "--overwrite", *arguments)
+    assert run("predict", out, tmp_path / "b/test/good")[0]["threshold"] == alone["threshold"]  # no longer the old two
+
 
 def test_the_threshold_is_that_of_the_images_held_out(members):
     (one, two), images = members
@@ -126,6 +130,4 @@ def test_the_threshold_is_that_of_the_images_held_out(members):
 
 @pytest.mark.parametrize("text", ["", "a", "3-1", "1,,2", "0-2,1", "-1"])
 def test_seeds_that_make_no_sense_are_refused(text, tmp_path):
-    from test_cli import failing
-
     assert "--seeds" in failing("train", tmp_path, "--out", tmp_path / "run", f"--seeds={text}")

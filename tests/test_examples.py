@@ -3,9 +3,11 @@
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from fastcutpaste.data import load_images
 from fastcutpaste.demo import make_demo, write_demo
 from fastcutpaste.export import export_detector
 
@@ -45,6 +47,16 @@ def test_train_score_localize(bricks, tmp_path):
     export_detector(detector, tmp_path / "detector.onnx")
     found = load("score_with_onnxruntime").main(tmp_path / "detector.onnx", bricks / "test/chip")
     assert found[image.name] == pytest.approx(score, rel=0.05)  # resized by another hand where sizes differ
+
+    (tmp_path / "odd").mkdir()  # a photograph that lies on its side, and 16 bits a pixel
+    pixels, exif = Image.open(image), Image.Exif()
+    exif[0x0112] = 6
+    pixels.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "odd/turned.png", exif=exif)
+    Image.fromarray(np.asarray(pixels.convert("L")).astype(np.uint16) * 257).save(tmp_path / "odd/deep.png")
+    found = load("score_with_onnxruntime").main(tmp_path / "detector.onnx", tmp_path / "odd")
+    for name, told in found.items():
+        pixels = load_images([tmp_path / "odd" / name], (64, 64)).pixels
+        assert told == pytest.approx(float(detector.score(pixels)[0]), rel=0.05)
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)

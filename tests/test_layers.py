@@ -93,7 +93,10 @@ LAYERS = {
         | {"metrics", "model", "recipe", "runs", "step"},
     ),
     "cli/evaluate": (11, {"cli/options", "console", "data", "ensemble", "runs"}),
-    "cli/predict": (11, {"cli/options", "console", "data", "ensemble", "regions", "report", "runs"}),
+    "cli/predict": (
+        11,
+        {"cli/options", "console", "data", "detector", "ensemble", "launch", "regions", "report", "runs"},
+    ),
     "cli/export": (11, {"cli/options", "console", "ensemble", "export", "runs"}),
     "cli/preview": (
         11,

@@ -55,7 +55,7 @@ def cutpaste(
         images: (H, W, C) each, uint8 0–255, on the CPU or a GPU; with jitter C is 3.
         area: smallest and largest patch area, fractions of the image; sides are cut to the image where they exceed it.
         aspect: smallest and largest height : width of the patch.
-        aspect_distribution: "log_uniform" or "two_uniforms", see `functional.place_cutpaste`.
+        aspect_distribution: "log_uniform" or "two_uniforms", see `placement.place_cutpaste`.
         jitter: largest change of brightness, contrast, saturation (factors 1 ± jitter) and hue (turns, at most 0.5),
             one number for all four or one for each.
         draws: (DRAWS,) uniform numbers in [0, 1) for each image, on the CPU; drawn here if None, from the seed of the

@@ -60,7 +60,7 @@ def main() -> None:
         sys.exit(_complain(error.format_message(), 2))
     except (click.Abort, KeyboardInterrupt):
         sys.exit(_complain("interrupted", 130))
-    except (ValueError, TypeError, OSError, ArithmeticError) as error:
+    except (ValueError, TypeError, OSError, ArithmeticError, ImportError) as error:
         sys.exit(_complain(str(error), 1))
     except MemoryError as error:
         sys.exit(_complain(str(error) or "out of memory, try a smaller --batch or --size", 1))

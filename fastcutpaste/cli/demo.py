@@ -18,6 +18,7 @@ from fastcutpaste.recipe import provenance_of, train_network
 from fastcutpaste.runs import (
     DETECTOR_FILE,
     claim,
+    complete,
     draw_examples,
     evaluate_scores,
 )
@@ -37,7 +38,7 @@ def demo(texture: str, seed: int, out: Path, steps: int, device: str) -> None:
     `evaluate` and `predict` can be tried on it.
     """
     target = device_named(device)
-    claim(out, overwrite=True)
+    claim(out, overwrite=True, kind="demo")
     images = make_demo(texture, seed=seed)
     shutil.rmtree(out / "data", ignore_errors=True)  # an earlier demo's, of another seed perhaps
     write_demo(images, out / "data")
@@ -67,6 +68,7 @@ def demo(texture: str, seed: int, out: Path, steps: int, device: str) -> None:
     )
     detector = Detector(network, scoring, provenance=provenance_of(normal, config, texture))
     detector.fit(normal, calibration, show_progress).save(out / DETECTOR_FILE)
+    complete(out)
     trained, maps, scores = measure(detector)
     picture = out / "heatmaps.png"
     draw_examples(detector, images.test.__getitem__, list(maps), images.kinds, scores, picture, list(images.masks))

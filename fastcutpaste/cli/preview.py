@@ -21,6 +21,8 @@ from fastcutpaste.transforms import CutPaste, CutPasteScar
 @SEED_OPTION
 def preview(data: Path, out: Path, count: int, size: str, seed: int) -> None:
     """Draw image, result, mask and difference of every transform on the images in DATA."""
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp"):
+        raise ValueError(f"preview --out: a picture's name required, such as preview.png, got {out}")
     found = find_training_images(data)
     images = load_images(found.paths[: max(1, count)], size_of(size)).pixels
     transforms = {

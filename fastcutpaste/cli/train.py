@@ -31,8 +31,8 @@ from fastcutpaste.ensemble import Ensemble, Scored
 from fastcutpaste.launch import PRECISIONS
 from fastcutpaste.metrics import threshold_at_fpr
 from fastcutpaste.model import Network, NetworkConfig
-from fastcutpaste.recipe import Batches, facts_of, provenance_of, take_up, train_network
-from fastcutpaste.runs import CHECKPOINT_FILE, DETECTOR_FILE, claim, complete, is_complete, load_run
+from fastcutpaste.recipe import Batches, check_facts, facts_of, provenance_of, take_up, train_network
+from fastcutpaste.runs import CHECKPOINT_FILE, DETECTOR_FILE, claim, complete, is_complete
 from fastcutpaste.step import ADAMW_RATE, OPTIMIZERS, PRESETS, TrainConfig
 
 READ = ("auto", "resident", "stream", "dali")
@@ -50,8 +50,7 @@ class _Images:
     def batches(self, config: TrainConfig, device: torch.device) -> Batches:
         learned = hold_out(torch.arange(len(self.files)), self.held_out)[0]
         if self.pixels is not None:
-            pixels = self.pixels[: len(learned)].contiguous(memory_format=torch.channels_last)
-            give: Any = partial(image_batches, pixels, config.batch, seed=config.seed)
+            give: Any = partial(image_batches, self.pixels[: len(learned)], config.batch, seed=config.seed)
         else:
             files = ImageFiles(self.files.paths[: len(learned)], self.files.size)
             stream = dali_batches if self.decoder == "DALI" else stream_batches
@@ -155,7 +154,7 @@ def train(
         size_of(size), patch=crop or None, stride=stride, border=border, density=density, false_positive_rate=fpr
     )
     network = NetworkConfig(backbone, stage=stage, patch=crop or 64)
-    Network(network, weights)  # and what is wrong with either
+    Network(network, weights).probe((crop, crop) if crop else scoring.size)  # what is wrong with either comes up now
     found = find_training_images(data)
     fabric = launched(device, devices, num_nodes, precision)
     folders = [out] if len(numbers) == 1 else [out / f"seed-{number}" for number in numbers]
@@ -168,7 +167,7 @@ def train(
     results = []
     for number, folder in zip(numbers, folders, strict=True):
         settings = {"training": asdict(replace(config, seed=number)), "network": asdict(network), "weights": weights,
-                    "size": scoring.size, "held_out": held_out, "decoder": images.decoder}  # fmt: skip
+                    "scoring": asdict(scoring), "held_out": held_out, "decoder": images.decoder}  # fmt: skip
         keeper = Keeper(
             folder / CHECKPOINT_FILE,
             facts_of(settings, found.paths, fabric.device, fabric.world_size),
@@ -209,7 +208,9 @@ def _find(paths: tuple[Path, ...], size: tuple[int, int], read: str, fabric: Fab
         decoder = "DALI" if by_dali else "Pillow"
         people.print(f"images are streamed from disk and decoded by {decoder}, {why}")
         return _Images(files, None, held_out, decoder)
-    pixels = load_images(paths, size, progress=fabric.is_global_zero).pixels
+    pixels = load_images(
+        paths, size, progress=fabric.is_global_zero, memory_format=torch.channels_last
+    ).pixels  # (N, 3, H, W)
     people.print(f"images are resident on {fabric.device}: {pixels.nbytes / 1e6:,.0f} MB")
     return _Images(files, pixels.to(fabric.device), held_out)
 
@@ -229,8 +230,11 @@ def _train_one(
 ) -> dict[str, Any]:  # fmt: skip
     """Train, fit and keep one detector, or find it done."""
     if resume and is_complete(folder):
+        kept = Detector.load(folder / DETECTOR_FILE)
+        before = kept.provenance["facts"]
+        check_facts(before, keeper.facts, False, f"{folder} is complete already, --overwrite trains it anew")
         people.print(f"{folder}: complete already")
-        return {"detector": str(folder / DETECTOR_FILE), "threshold": load_run(folder, fabric.device).threshold}
+        return {"detector": str(folder / DETECTOR_FILE), "threshold": kept.threshold}
     remove_leftovers(keeper.path)
     state = take_up(keeper.path, keeper.facts, accept_changes) if resume else None
     if state is not None:
@@ -242,7 +246,8 @@ def _train_one(
     if not fabric.is_global_zero:
         return {}
     normal, calibration = images.for_fitting(fabric.device)
-    detector = Detector(network, scoring, provenance=provenance_of(normal, config, source))
+    provenance = provenance_of(normal, config, source) | {"facts": keeper.facts}
+    detector = Detector(network, scoring, provenance=provenance)
     detector.fit(normal, calibration, show_progress).save(folder / DETECTOR_FILE)
     complete(folder)
     return {
