@@ -231,7 +231,7 @@ def _train_one(
     """Train, fit and keep one detector, or find it done."""
     if resume and is_complete(folder):
         kept = Detector.load(folder / DETECTOR_FILE)
-        before = kept.provenance["facts"]
+        before = kept.provenance.get("facts", keeper.facts)  # early versions kept none
         check_facts(before, keeper.facts, False, f"{folder} is complete already, --overwrite trains it anew")
         people.print(f"{folder}: complete already")
         return {"detector": str(folder / DETECTOR_FILE), "threshold": kept.threshold}
