@@ -73,7 +73,8 @@ class Outcome:
 
     @property
     def key(self) -> tuple[object, ...]:
-        return tuple(asdict(self).values())[:6]
+        """What a row is of: one measured on another device does not stand for it."""
+        return self.study, self.row, self.data, self.category, self.seed, self.budget, self.device
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def run(name: str, study: Study, data: Data, seed: int, budget: Budget, weights:
             outcomes.append(Outcome(
                 name, row, data.name, category, seed, str(budget) if study.task else "none", steps,
                 weights.name if weights and study.pretrained else "random", *figures, round(taken, 1), milliseconds,
-                len(scores), torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+                len(scores), name_of(device),
                 torch.get_num_threads(), torch.__version__, commit(), date.today().isoformat(),
                 command_of(name, study, seed, budget),
             ))  # fmt: skip
@@ -176,7 +177,8 @@ def measure(detector: Detector, test: Test) -> tuple[list[float], float, Tensor,
 
 def scores_of(folder: Path, outcome: Outcome) -> Path:
     """Name the file of a row's scores."""
-    name = ", ".join([outcome.row, outcome.data, outcome.category, outcome.budget, f"seed {outcome.seed}"])
+    parts = outcome.row, outcome.data, outcome.category, outcome.budget, outcome.device, f"seed {outcome.seed}"
+    name = ", ".join(parts)
     return folder / outcome.study / f"{name}.safetensors".replace("/", " by ")
 
 
@@ -185,7 +187,7 @@ def ensembles(folder: Path, outcomes: list[Outcome]) -> list[Outcome]:
     groups: dict[tuple[object, ...], list[Outcome]] = defaultdict(list)
     for one in outcomes:
         if one.steps and one.seed != ENSEMBLE and scores_of(folder, one).exists():
-            groups[one.study, one.row, one.data, one.category, one.budget].append(one)
+            groups[one.study, one.row, one.data, one.category, one.budget, one.device].append(one)
     together = []
     for group in groups.values():
         if len(group) > 1:
@@ -198,6 +200,11 @@ def ensembles(folder: Path, outcomes: list[Outcome]) -> list[Outcome]:
                 command="of seeds " + " ".join(str(one.seed) for one in group),
             ))  # fmt: skip
     return together
+
+
+def name_of(device: torch.device) -> str:
+    """Name a device as rows do."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
 def command_of(name: str, study: Study, seed: int, budget: Budget) -> str:
@@ -289,7 +296,11 @@ def main(words: list[str] | None = None) -> None:
                         continue
                     asked = str(budget) if study.task else "none"
                     kept = {one.key for one in read(arguments.out)}
-                    wanted = {(name, row, data.name, test, seed, asked) for row in study.rows for test in data.tests}
+                    wanted = {
+                        (name, row, data.name, test, seed, asked, name_of(device))
+                        for row in study.rows
+                        for test in data.tests
+                    }
                     if wanted <= kept:
                         continue
                     if arguments.budget is not None and time.perf_counter() - begun > arguments.budget * 60:

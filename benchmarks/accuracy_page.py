@@ -13,6 +13,8 @@ from fastcutpaste.ensemble import spread
 if TYPE_CHECKING:
     from benchmarks.accuracy import Outcome
 
+_COLUMNS = ("data", "row", "budget", "seeds", "image AUROC", "pixel AUROC", "PRO", "the paper", "training, s",
+            "score, ms", "device")  # fmt: skip
 PAGE = Path(__file__).parent.parent / "docs" / "accuracy.md"
 
 
@@ -25,28 +27,26 @@ def write_page(outcomes: Sequence["Outcome"]) -> None:
 def _table(study: str, outcomes: Sequence["Outcome"]) -> str:
     if not outcomes:
         return f"### {study.capitalize()}\n\nNot measured yet.\n"
-    groups: dict[tuple[str, str, str, str], list[Outcome]] = defaultdict(list)
+    groups: dict[tuple[str, str, str, str, str], list[Outcome]] = defaultdict(list)
     for one in outcomes:
-        groups[one.data, one.category, one.row, one.budget].append(one)
+        groups[one.data, one.category, one.row, one.budget, one.device].append(one)
     order = [name for row in STUDIES[study] for one in row.rows for name in (one, f"{one}, ensemble")]
     lines = [f"### {study.capitalize()}", ""]
-    lines.append(
-        "| data | row | budget | seeds | image AUROC | pixel AUROC | PRO | the paper | training, s | score, ms |"
-    )
-    lines.append("|---|---|---|---|---|---|---|---|---|---|")
-    averages: dict[tuple[str, str, str], list[float]] = defaultdict(list)
-    for (data, category, row, budget), group in sorted(groups.items(), key=lambda item: _place(item[0], order)):
-        averages[data, row, budget].append(spread([one.image_auroc for one in group])["mean"])
-        steps = "" if budget.endswith("steps") or budget == "none" else f" ({group[0].steps} steps)"
-        cells = [f"{data}, {category}", row, budget + steps, str(len(group))]
+    lines.append(f"| {' | '.join(_COLUMNS)} |")
+    lines.append("|---" * len(_COLUMNS) + "|")
+    averages: dict[tuple[str, str, str, str], list[float]] = defaultdict(list)
+    for (data, category, row, budget, device), group in sorted(groups.items(), key=lambda item: _place(item[0], order)):
+        averages[data, row, budget, device].append(spread([one.image_auroc for one in group])["mean"])
+        cells = [f"{data}, {category}", row, budget + _steps(budget, group), str(len(group))]
         cells += [_figure(getattr(one, name) for one in group) for name in ("image_auroc", "pixel_auroc", "pro_auc")]
         cells.append(PAPER.get((study, row, category), ""))
         cells += [
             f"{sum(one.train_s for one in group) / len(group):.0f}",
             f"{sum(one.score_ms for one in group) / len(group):.1f}",
+            device,
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    for (data, row, budget), values in averages.items():
+    for (data, row, budget, device), values in averages.items():
         if len(values) > 1:
             mean = 100 * sum(values) / len(values)
             cells = [
@@ -60,14 +60,23 @@ def _table(study: str, outcomes: Sequence["Outcome"]) -> str:
                 PAPER.get((study, row, "mean"), ""),
                 "",
                 "",
+                device,
             ]
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _place(key: tuple[str, str, str, str], order: Sequence[str]) -> tuple[object, ...]:
-    data, category, row, budget = key
-    return data, category, order.index(row) if row in order else len(order), budget
+def _steps(budget: str, group: Sequence["Outcome"]) -> str:
+    """Tell how many steps the time was enough for, from the fewest to the most."""
+    if budget.endswith("steps") or budget == "none":
+        return ""
+    few, many = min(one.steps for one in group), max(one.steps for one in group)
+    return f" ({few} steps)" if few == many else f" ({few} to {many} steps)"
+
+
+def _place(key: tuple[str, str, str, str, str], order: Sequence[str]) -> tuple[object, ...]:
+    data, category, row, budget, device = key
+    return data, category, order.index(row) if row in order else len(order), budget, device
 
 
 def _figure(values: Iterable[float]) -> str:

@@ -170,7 +170,8 @@ def run_all(device: torch.device, path: Path, seconds: float) -> None:
         for name, call in calls.items():
             times = 4 if name.endswith("in a DataLoader") else 1
             taken = [value / times for value in measure(call, seconds=seconds, least=3)]
-            rows.append(make_row("3-way", name, batch, size, taken, device, str(dtype).removeprefix("torch.")))
+            on = torch.device("cpu") if name.startswith("PIL") or name.endswith("in a DataLoader") else device
+            rows.append(make_row("3-way", name, batch, size, taken, on, str(dtype).removeprefix("torch.")))
             speed = f"{rows[-1].images_per_s:10,.0f} images/s"
             print(f"{name:32} {size}² batch {batch:4d} {rows[-1].dtype:9} {speed}", flush=True)
         keep(rows, path)

@@ -18,6 +18,7 @@ from fastcutpaste import BaseAugmentation, CutPaste3Way
 from fastcutpaste.dense import embed_patches, spread_scores
 from fastcutpaste.density import GaussianDensity
 from fastcutpaste.detector import Detector, DetectorConfig
+from fastcutpaste.launch import matrix_products
 from fastcutpaste.model import Network, NetworkConfig, autocast
 from fastcutpaste.step import PRESETS, TrainConfig
 from fastcutpaste.train import train
@@ -59,6 +60,7 @@ def named(precision: str, layout: str, compiled: bool) -> str:
     return f"{precision} {layout}{', compiled' if compiled else ''}"
 
 
+@matrix_products("fp32")
 def measure_step(plan: Plan, figures: Figures) -> None:
     """Measure precision × layout × compilation, the share of the matrix ceiling, and what augmentation adds."""
     images = augment.photographs(plan.step_batch, plan.size).to(plan.device)

@@ -30,7 +30,8 @@ def main() -> None:
     settings += ["--pictures", str(arguments.pictures)] if arguments.pictures else []
     for folders in ([], *([[str(folder)] for folder in found])):
         accuracy.main([*settings, *(["--folders", *folders] if folders else [])])
-    accuracy.main(["--page", "--out", str(arguments.out)])
+    if arguments.out == accuracy.RESULTS / "accuracy.csv":
+        accuracy.main(["--page"])
 
 
 if __name__ == "__main__":

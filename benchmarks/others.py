@@ -42,7 +42,7 @@ def _v2_cutpaste(image: Tensor, rng: random.Random) -> Tensor:
 def _v2_scar(image: Tensor, rng: random.Random) -> Tensor:
     width, length = rng.randint(2, 16), rng.randint(10, 25)
     patch = JITTER(_v2_crop(image, length, width, rng))
-    covered = torch.ones(1, length, width, dtype=torch.uint8)
+    covered = torch.ones(1, length, width, dtype=torch.uint8, device=image.device)
     angle = rng.uniform(-45, 45)
     patch, covered = (v2.functional.rotate(part, angle, expand=True) for part in (patch, covered))
     pasted = image.clone()

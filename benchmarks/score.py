@@ -186,10 +186,18 @@ def fitted(network: Network, patch: int) -> Detector:
 
 
 def run_all(device: torch.device, path: Path, seconds: float = 2.0) -> None:
-    """Measure every provider, latency at batch 1 and throughput at batch 16, and keep the rows."""
+    """Measure every provider, latency at batch 1 and throughput at batch 16, and keep the rows.
+
+    The first provider of a network's features is the one that the others have to agree with.
+    """
+    wanted: dict[tuple[str, str], Tensor] = {}
     with tempfile.TemporaryDirectory() as folder:
         for patch in (64, 32):
             for op, name, call, batches in providers(patch, device, Path(folder)):
+                if op.startswith("score"):
+                    result = call(photographs(1).to(device))
+                    assert isinstance(result, Tensor)
+                    check(result, wanted.setdefault((op, name.split()[0]), result.float()), 0.1)
                 for batch in batches:
                     images = photographs(batch).to(device)
                     peak_mb(device, begin=True)

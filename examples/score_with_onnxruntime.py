@@ -27,11 +27,13 @@ def main(graph_file: str, folder: str) -> dict[str, float]:
             upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
         resized = upright.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
         image = np.asarray(resized).transpose(2, 0, 1)[None]  # uint8 (1, 3, H, W)
-        maps, scores = session.run(None, {"images": image})
+        *maps, scores = session.run(None, {"images": image})  # no maps of a detector of whole images
         found[path.name] = float(scores[0])
-        y, x = np.unravel_index(maps[0].argmax(), maps[0].shape)
-        where = f"  at row {y}, column {x} of {height}×{width}" if scores[0] > about["threshold"] else ""
-        print(f"{'DEFECTIVE' if where else 'normal':>9}  {scores[0]:8.2f}  {path.name}{where}")
+        defective, where = scores[0] > about["threshold"], ""
+        if maps and defective:
+            y, x = np.unravel_index(maps[0][0].argmax(), (height, width))
+            where = f"  at row {y}, column {x} of {height}×{width}"
+        print(f"{'DEFECTIVE' if defective else 'normal':>9}  {scores[0]:8.2f}  {path.name}{where}")
     return found
 
 

@@ -79,7 +79,7 @@ def dali_batches(
         while True:
             try:
                 (decoded,) = pipeline.run()
-            except RuntimeError as error:
+            except (RuntimeError, OSError) as error:
                 for i in dict.fromkeys(i for batch in in_work for i in batch):
                     read_image(files.paths[i])  # names the file, if Pillow cannot read it either
                 raise ValueError(f"dali_batches: files that DALI decodes required: {error}") from error

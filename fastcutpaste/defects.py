@@ -16,6 +16,7 @@ Byte = NDArray[np.uint8]
 Bool = NDArray[np.bool_]
 
 VISIBLE_LEVELS = 8  # of 255. A pixel that a defect changes by this much or more belongs to its mask.
+_TRIES = 100  # drawings of a defect, of which most are good at the first
 DEFECT_AREA = (0.003, 0.06)  # smallest and largest defect, as a fraction of the image
 
 
@@ -26,14 +27,19 @@ def plant_defect(clean: Byte, kind: str, random: np.random.Generator) -> tuple[B
     is thrown away and drawn anew.
 
     Args:
-        clean: uint8 (H, W), not written to.
+        clean: uint8 (S, S), not written to.
         kind: "chip", "crack", "smear", "stain" or "strand".
         random: where all random numbers come from.
 
     Returns:
-        The defective image, uint8 (H, W), and its mask, bool (H, W).
+        The defective image, uint8 (S, S), and its mask, bool (S, S).
+
+    Raises:
+        ValueError: an image that is not square, or on which nothing can be seen, as on a black one.
     """
-    while True:
+    if clean.ndim != 2 or clean.shape[0] != clean.shape[1]:
+        raise ValueError(f"plant_defect: a square grey image (S, S) required, got {clean.shape}")
+    for _ in range(_TRIES):
         drawn = DEFECTS[kind](clean.astype(np.float64), random)
         image = to_bytes(drawn)
         visible = np.abs(image.astype(np.int16) - clean) >= VISIBLE_LEVELS
@@ -41,6 +47,7 @@ def plant_defect(clean: Byte, kind: str, random: np.random.Generator) -> tuple[B
         mask: Bool = visible | ndimage.binary_fill_holes(ndimage.binary_closing(visible, iterations=2))
         if DEFECT_AREA[0] <= mask.mean() <= DEFECT_AREA[1]:
             return image, mask
+    raise ValueError(f"plant_defect: an image on which a {kind} can be seen required, {_TRIES} drawings could not be")
 
 
 def _draw_crack(image: Float, random: np.random.Generator) -> Float:

@@ -49,7 +49,8 @@ class DetectorConfig:
             the grid.
         false_positive_rate: share of normal images the threshold lets be called defective.
         fit_patches: most patches a density for all of them is fitted on; the grid is thinned out until they are fewer.
-        chunk: patches or images a forward pass; bounds the memory, changes no score. None: what the free memory allows.
+        chunk: patches, or whole images, a forward pass; bounds the memory, changes no score. None: what the free memory
+            allows. A network that scores all patches in one pass has its own bound, see `Detector.localize`.
     """
 
     size: tuple[int, int] = (256, 256)

@@ -21,7 +21,10 @@ class Ensemble:
 
     Args:
         members: detectors of the same images, of equal size and patch.
-        threshold: images with a higher mean are called defective; 1 until `calibrate`.
+        threshold: images with a higher mean are called defective.
+
+    Raises:
+        ValueError: no detectors, detectors of different images, one whose threshold is what is typical of its images.
 
     Source: Li et al. 2021, §4.1: five models of different seeds.
     """
@@ -34,6 +37,9 @@ class Ensemble:
         shapes = {(member.config.size, member.config.patch) for member in members}
         if len(shapes) > 1:
             raise ValueError(f"Ensemble: detectors of one size and patch required, got {sorted(map(str, shapes))}")
+        if not all(member.threshold > member.typical for member in members):
+            raise ValueError("Ensemble: detectors with a threshold above what is typical required, got one without: it "
+                             "takes at least two different images to set it")  # fmt: skip
         self.members, self.threshold, self.config = list(members), threshold, members[0].config
 
     def together(self, scored: Sequence[Scored]) -> Scored:

@@ -42,7 +42,7 @@ def grad_cam(network: Network, images: Tensor) -> Tensor:
     try:
         with torch.enable_grad():
             scores = network(images)
-            if not maps:
+            if not maps or not _of_an_image(maps[-1], images):
                 raise ValueError(f"grad_cam: a backbone with maps (B, D, h, w) required, got {network.config.backbone}")
             belief = scores[:, 1:].logsumexp(1) - scores[:, 0]
             gradient = torch.autograd.grad(belief.sum(), maps[-1])[0]  # (B, D, h, w)
@@ -52,3 +52,11 @@ def grad_cam(network: Network, images: Tensor) -> Tensor:
     weights = gradient.mean((-2, -1), keepdim=True)  # (B, D, 1, 1)
     cam = (weights * maps[-1].detach()).sum(1, keepdim=True).relu().float()  # (B, 1, h, w)
     return F.interpolate(cam, size=images.shape[-2:], mode="bilinear", align_corners=False).squeeze(1)
+
+
+def _of_an_image(found: Tensor, images: Tensor) -> bool:
+    """Tell maps (B, D, h, w) of images from ones whose channels come last, as Swin's in timm do."""
+    (rows, columns), (height, width) = found.shape[-2:], images.shape[-2:]
+    return (
+        abs(rows * width - columns * height) <= height + width
+    )  # the same shape, each side rounded to whole positions

@@ -107,12 +107,15 @@ class Network(nn.Module):
         self.eval()  # batch norms learn nothing from it
         try:
             with torch.inference_mode():
+                made = self.embed_map(black)
                 features = self.embed(black)
         except (RuntimeError, AssertionError) as error:
             wanted = f"{size[0]}×{size[1]}"
             raise ValueError(f"backbone: one that takes {wanted} pixels required, got {asked}: {error}") from error
         finally:
             self.train(training)
+        if made.ndim == 4 and size[0] == size[1] and made.shape[-2] != made.shape[-1]:  # Swin's: (B, h, w, D)
+            raise ValueError(f"backbone: maps (B, D, h, w) required, got {tuple(made.shape)} from {asked}")
         if features.ndim != 2:
             shape = tuple(features.shape)
             raise ValueError(f"backbone: features (B, D) or (B, D, h, w) required, got {shape} from {asked}")

@@ -104,7 +104,7 @@ class Training:
         draws = uniform((self.config.batch, sum(self._module.counts)), self.device, self._generator.manual_seed(seed))
         rank, world = self.share
         draws = draws.view(world, -1, draws.shape[1])[rank]  # (B / n, numbers)
-        torch.manual_seed(seed_of(self.config.seed, _NETWORK, self.step, rank))  # of dropout
+        self._seed_network()
         for group in self._optimizer.param_groups:
             group["lr"] = self.config.rate_at(self.step + 1)
         try:
@@ -215,9 +215,14 @@ class Training:
             )
         self._step, self._update_weights = self.fabric.setup(self._module, self._optimizer)
 
+    def _seed_network(self) -> None:
+        """Let dropout draw what it draws at this step, whatever came before."""
+        torch.manual_seed(seed_of(self.config.seed, _NETWORK, self.step, self.share[0]))
+
     def _update(self, images: Tensor, draws: Tensor) -> None:
         if self._untried:
             self._try_compiled(images, draws)
+            self._seed_network()  # the trial has drawn from it
         self._backward(images, draws)
         with record_function("update"):
             self._update_weights.step()

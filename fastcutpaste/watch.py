@@ -105,10 +105,17 @@ class StepProfile:
 
     def _write(self, measured: profile) -> None:
         measured.export_chrome_trace(str(self._folder / "trace.json"))
-        events = measured.key_averages()
-        rows = [(event.key, event.cpu_time_total, event.device_time_total) for event in events if event.key in _PARTS]
-        rows.sort(key=lambda row: _PARTS.index(row[0]))
-        operators = [event for event in events if event.key.startswith("aten::") or event.self_device_time_total]
+        events = measured.key_averages()  # a part's host and device times come as two events, where there is a GPU
+        rows = [
+            (part, sum(e.cpu_time_total for e in of_part), sum(e.device_time_total for e in of_part))
+            for part in _PARTS
+            if (of_part := [event for event in events if event.key == part])
+        ]
+        operators = [
+            event
+            for event in events
+            if event.key.startswith("aten::") or (event.self_device_time_total and not event.is_user_annotation)
+        ]
         operators.sort(key=lambda event: -(event.self_device_time_total or event.self_cpu_time_total))
         rows += [("  " + e.key, e.self_cpu_time_total, e.self_device_time_total) for e in operators[:12]]
         lines = [f"{'ms a step':44}{'host':>10}{'device':>10}"]

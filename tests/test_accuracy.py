@@ -178,9 +178,27 @@ def test_the_page_has_means_and_standard_errors_beside_the_papers_figures(monkey
     assert text.startswith("before")
     assert text.endswith("after\n")
     assert "old" not in text
-    assert "| mvtec, screw | 3-way | 9 steps | 2 | 85.0 ± 5.0 |  |  | 86.3 ± 1.0 | 60 | 1.0 |" in text
+    assert "| mvtec, screw | 3-way | 9 steps | 2 | 85.0 ± 5.0 |  |  | 86.3 ± 1.0 | 60 | 1.0 | cpu |" in text
     assert text.index("| 3-way |") < text.index("| cutout |")
     assert "Not measured yet." in text
+
+    timed = [replace(one, budget="2 min", seed=seed, steps=30 - seed) for seed in (0, 1)]
+    accuracy_page.write_page([*timed, replace(one, budget="2 min", device="a GPU", steps=900)])
+    text = page.read_text()
+    assert "| 2 min (29 to 30 steps) | 2 |" in text
+    assert "| 2 min (900 steps) | 1 |" in text  # another device's rows are not averaged with these
+
+
+def test_a_row_of_another_device_does_not_stand_for_this_ones(tmp_path):
+    one = accuracy.Outcome(
+        "detection", "3-way", "mvtec", "screw", 0, "9 steps", 9, "random", 0.8, float("nan"), float("nan"), 60.0, 1.0,
+        100, "cpu", 1, "2", "c", "d", "command",
+    )  # fmt: skip
+    accuracy.keep([one, replace(one, device="a GPU"), replace(one, image_auroc=0.7)], tmp_path / "rows.csv")
+    assert [(row.device, row.image_auroc) for row in accuracy.read(tmp_path / "rows.csv")] == [
+        ("a GPU", 0.8),
+        ("cpu", 0.7),
+    ]
 
 
 def test_the_kept_rows_are_read_as_they_were_written():
@@ -200,4 +218,7 @@ def test_equal_times_are_measured_on_brick_and_on_the_folders_that_are_there(mon
     out = str(accuracy.RESULTS / "accuracy.csv")
     settings = ["--study", "equal time", "--seeds", "4", "--minutes", "3.0", "--out", out]
     screw = ["--folders", str(tmp_path / "mvtec_ad_256" / "screw")]
-    assert asked == [settings, settings + screw, ["--page", *settings[-2:]]]
+    assert asked == [settings, settings + screw, ["--page"]]
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--out", str(tmp_path / "mine.csv")])
+    localize.main()
+    assert len(asked) == 5  # no page of the project's from rows that are not

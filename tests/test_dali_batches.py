@@ -71,6 +71,11 @@ def test_a_broken_file_is_named(files, tmp_path):
         next(read)
 
 
+def test_a_missing_file_is_named_as_a_broken_one_is(files, tmp_path):
+    with pytest.raises(ValueError, match=r"gone\.png"):
+        next(dali_batches(ImageFiles([*files.paths, tmp_path / "gone.png"], (8, 8)), 64, CPU, seed=0))
+
+
 def test_what_only_dali_cannot_read_is_told_in_its_words(tmp_path, files, monkeypatch):
     (tmp_path / "half.png").write_bytes(files.paths[2].read_bytes()[:900])
     monkeypatch.setattr(module, "read_image", lambda path: None)

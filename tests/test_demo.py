@@ -126,6 +126,14 @@ def test_a_defect_too_small_or_too_large_is_drawn_anew(monkeypatch: pytest.Monke
     assert np.array_equal(image, np.where(expected, 88, 128))
 
 
+def test_what_no_defect_can_be_planted_in_is_refused() -> None:
+    random = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="on which a crack can be seen required"):
+        plant_defect(np.zeros((64, 64), np.uint8), "crack", random)
+    with pytest.raises(ValueError, match=r"a square grey image \(S, S\) required, got \(64, 96\)"):
+        plant_defect(np.full((64, 96), 128, np.uint8), "chip", random)
+
+
 def test_blur_follows_its_direction() -> None:
     dot = np.zeros((61, 61))
     dot[30, 30] = 1

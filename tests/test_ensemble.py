@@ -7,7 +7,8 @@ import pytest
 import torch
 from test_cli import failing, run
 
-from fastcutpaste.detector import Detector, DetectorConfig
+from fastcutpaste.data import find_training_images, load_images
+from fastcutpaste.detector import Detector, DetectorConfig, hold_out
 from fastcutpaste.ensemble import Ensemble, spread
 from fastcutpaste.metrics import threshold_at_fpr
 from fastcutpaste.model import Network, NetworkConfig
@@ -97,6 +98,9 @@ def test_seeds_make_an_ensemble_that_evaluate_and_predict_score_together(tmp_pat
     ]
     assert json.loads((out / "ensemble.json").read_text())["threshold"] == result["threshold"]
     one, two = (Detector.load(row["detector"]) for row in result["detectors"])
+    calibration = hold_out(load_images(find_training_images(tmp_path / "b").paths, (48, 48)).pixels)[1]
+    scores, _ = Ensemble([one, two]).together([(member.score(calibration), None) for member in (one, two)])
+    assert result["threshold"] == pytest.approx(threshold_at_fpr(scores, 0.05), rel=1e-4)
     assert [one.provenance["training"]["seed"], two.provenance["training"]["seed"]] == [3, 4]
 
     measured, text = run("evaluate", out, tmp_path / "b")
@@ -121,11 +125,11 @@ def test_seeds_make_an_ensemble_that_evaluate_and_predict_score_together(tmp_pat
     assert run("predict", out, tmp_path / "b/test/good")[0]["threshold"] == alone["threshold"]  # no longer the old two
 
 
-def test_the_threshold_is_that_of_the_images_held_out(members):
-    (one, two), images = members
-    ensemble = Ensemble([one, two])
-    scores, _ = ensemble.together([(member.score(images), None) for member in (one, two)])
-    assert int((scores > threshold_at_fpr(scores, 0.25)).sum()) <= 2
+def test_a_member_without_a_scale_is_refused(members):
+    (one, _), _ = members
+    flat = Detector(one.network, one.config, one.density, threshold=3.0, typical=3.0)
+    with pytest.raises(ValueError, match="a threshold above what is typical required, got one without"):
+        Ensemble([one, flat])
 
 
 @pytest.mark.parametrize("text", ["", "a", "3-1", "1,,2", "0-2,1", "-1"])

@@ -56,6 +56,15 @@ def test_a_network_without_padding_and_one_cut_at_a_stage_have_maps_too() -> Non
         assert (cam >= 0).all()
 
 
+def test_maps_whose_channels_come_last_are_no_maps() -> None:
+    with pytest.raises(ValueError, match=r"maps \(B, D, h, w\) required, got \(1, 14, 14, 384\) from swin_t at"):
+        Network(NetworkConfig("swin_t", stage="features.5"))
+    pytest.importorskip("timm")
+    name = "swin_tiny_patch4_window7_224"
+    with pytest.raises(ValueError, match=rf"a backbone with maps \(B, D, h, w\) required, got {name}"):
+        grad_cam(Network(NetworkConfig(name, head=())).eval(), torch.zeros(1, 3, 224, 224, dtype=torch.uint8))
+
+
 def test_a_network_of_one_class_is_refused() -> None:
     with pytest.raises(ValueError, match="a network of at least 2 classes required, got 1"):
         grad_cam(make_network(classes=1), draw_images())

@@ -284,11 +284,14 @@ def test_a_training_taken_up_anywhere_ends_as_the_one_that_was_not_cut(cut: int,
     assert reports == [report for report in wanted if report.step > cut]
 
 
-def test_dropout_is_the_same_after_taking_up_a_state() -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_dropout_is_the_same_after_taking_up_a_state(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda call, mode: call)  # whose first call is a trial
+
     def make() -> Training:
         network = Tiny()
         network.layers.insert(5, nn.Dropout(0.5))
-        return Training(network, TASK, settings(4))
+        return Training(network, TASK, settings(4, compile=compiled))
 
     def stop(training: Training) -> None:
         if training.step == 2:

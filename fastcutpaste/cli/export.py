@@ -28,5 +28,6 @@ def export(run: Path, kind: Any, out: Path | None, batch: int) -> None:
     out = out or folder / ("detector.onnx" if kind == "onnx" else "detector.pt2")
     export_detector(detector, out, kind, batch)
     height, width = detector.config.size
-    people.print(f"{out}: images uint8 ({batch}, 3, {height}, {width}) in, heat maps and scores out")
+    given = "scores" if detector.config.patch is None else "heat maps and scores"
+    people.print(f"{out}: images uint8 ({batch}, 3, {height}, {width}) in, {given} out")
     finish({"exported": str(out), "format": kind, "threshold": detector.threshold, "bytes": out.stat().st_size})

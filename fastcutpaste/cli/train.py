@@ -163,6 +163,9 @@ def train(
             claim(folder, overwrite, resume)
     fabric.barrier()
     images = _find(found.paths, scoring.size, read, fabric, held_out)
+    if len(numbers) > 1 and len(hold_out(torch.arange(len(found.paths)), held_out)[1]) < 2:
+        raise ValueError(f"--seeds: at least 2 images held out required for an ensemble, got 1 of {len(found.paths)}; "
+                         "give more images, or a larger --held-out")  # fmt: skip
     _say(len(images.files), config, held_out, fabric)
     results = []
     for number, folder in zip(numbers, folders, strict=True):
