@@ -55,8 +55,7 @@ def grad_cam(network: Network, images: Tensor) -> Tensor:
 
 
 def _of_an_image(found: Tensor, images: Tensor) -> bool:
-    """Tell maps (B, D, h, w) of images from ones whose channels come last, as Swin's in timm do."""
-    (rows, columns), (height, width) = found.shape[-2:], images.shape[-2:]
-    return (
-        abs(rows * width - columns * height) <= height + width
-    )  # the same shape, each side rounded to whole positions
+    """Tell maps (B, D, h, w) of images from ones whose channels come last, as Swin's in timm do: which is as wide?"""
+    height, width = images.shape[-2:]
+    last, first = (abs(rows * width - columns * height) for rows, columns in (found.shape[2:], found.shape[1:3]))
+    return last <= first
