@@ -42,7 +42,7 @@ class _Commands(click.Group):
 def app() -> None:
     """Find defects in images after training on normal images alone, with synthetic CutPaste defects.
 
-    Start with `fastcutpaste demo`: it downloads nothing and takes about three minutes on two CPU cores. Then `train` on
+    Start with `fastcutpaste demo`: it downloads nothing and takes a few minutes on two CPU cores. Then `train` on
     your own normal images, `evaluate` where you have labelled ones, and `predict` on new ones. Each command ends with
     one JSON object on stdout; everything else goes to stderr.
     """

@@ -32,7 +32,7 @@ from fastcutpaste.step import TrainConfig
 @click.option("--steps", default=300, show_default=True, help="Updates of the network.")
 @DEVICE_OPTION
 def demo(texture: str, seed: int, out: Path, steps: int, device: str) -> None:
-    """Train, score and draw heat maps on a real texture with planted defects, in about three minutes.
+    """Train, score and draw heat maps on a real texture with planted defects, in a few minutes.
 
     The photograph ships with scikit-image. The images are left in OUT/data as an MVTec folder, so that `train`,
     `evaluate` and `predict` can be tried on it.
