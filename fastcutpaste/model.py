@@ -85,8 +85,7 @@ class Network(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         """Give the features (B, D) of images (B, 3, H, W), uint8 0–255 or floating point 0–1."""
-        features = self.embed_map(images)
-        return features.mean((-2, -1)) if features.ndim == 4 else features
+        return _pooled(self.embed_map(images))
 
     def embed_map(self, images: Tensor) -> Tensor:
         """Give what the backbone makes of images: features (B, D), or the maps (B, D, h, w) they are the means of."""
@@ -108,7 +107,7 @@ class Network(nn.Module):
         try:
             with torch.inference_mode():
                 made = self.embed_map(black)
-                features = self.embed(black)
+                features = _pooled(made)
         except (RuntimeError, AssertionError) as error:
             wanted = f"{size[0]}×{size[1]}"
             raise ValueError(f"backbone: one that takes {wanted} pixels required, got {asked}: {error}") from error
@@ -125,6 +124,11 @@ class Network(nn.Module):
         """Give the class scores (B, classes), logits, of images (B, 3, H, W), uint8 0–255 or floating point 0–1."""
         scores: Tensor = self.head(self.embed(images))
         return scores
+
+
+def _pooled(features: Tensor) -> Tensor:
+    """Average maps (B, D, h, w) to (B, D); leave features as they are."""
+    return features.mean((-2, -1)) if features.ndim == 4 else features
 
 
 def _make_backbone(config: NetworkConfig, weights: str | Path | None) -> nn.Module:

@@ -102,7 +102,7 @@ def load_run(run: Path, device: torch.device) -> Detector | Ensemble:
 
 
 def score_paths(
-    detector: Detector | Ensemble, paths: Sequence[Path], fabric: Fabric, progress: bool = True
+    detector: Detector | Ensemble, paths: Sequence[Path], fabric: Fabric
 ) -> tuple[list[Scored], list[tuple[int, int]]]:
     """Score image files, each in one of the processes.
 
@@ -110,8 +110,7 @@ def score_paths(
         For each detector, or the one, scores (N,) and, from a detector of patches, heat maps (H_i, W_i) at the images'
         original sizes, which come last; all in the order of the paths.
     """
-    shown = progress and fabric.is_global_zero
-    mine, sizes = _score_files(detector, share_of(paths, fabric), shown)
+    mine, sizes = _score_files(detector, share_of(paths, fabric), progress=fabric.is_global_zero)
     scored: list[Scored] = []
     for scores, maps in mine:
         everyones = torch.tensor(gathered(scores.tolist(), fabric))

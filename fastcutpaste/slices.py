@@ -53,7 +53,7 @@ def paste_slices(
         pixels = np.empty((channels, ends[-1]), kind)  # (C, n), patch after patch
         for b, size, end in zip(group, sizes, ends, strict=True):
             i, j, _, _, h, w, _ = geometry[b]
-            if not (0 <= i <= height - h and 0 <= j <= width - w):
+            if not is_color and not (0 <= i <= height - h and 0 <= j <= width - w):
                 raise ValueError(f"paste: patches that are cut from inside the image of {height}×{width} required, got "
                                  f"{h}×{w} at row {i}, column {j}")  # fmt: skip
             cut = source[b % len(source)] if is_color else source[b % len(source), :, i : i + h, j : j + w]

@@ -156,6 +156,9 @@ def train(
     network = NetworkConfig(backbone, stage=stage, patch=crop or 64)
     Network(network, weights).probe((crop, crop) if crop else scoring.size)  # what is wrong with either comes up now
     found = find_training_images(data)
+    if len(numbers) > 1 and len(hold_out(torch.arange(len(found.paths)), held_out)[1]) < 2:
+        raise ValueError(f"--seeds: at least 2 images held out required for an ensemble, got 1 of {len(found.paths)}; "
+                         "give more images, or a larger --held-out")  # fmt: skip
     fabric = launched(device, devices, num_nodes, precision)
     folders = [out] if len(numbers) == 1 else [out / f"seed-{number}" for number in numbers]
     if fabric.is_global_zero:
@@ -163,9 +166,6 @@ def train(
             claim(folder, overwrite, resume)
     fabric.barrier()
     images = _find(found.paths, scoring.size, read, fabric, held_out)
-    if len(numbers) > 1 and len(hold_out(torch.arange(len(found.paths)), held_out)[1]) < 2:
-        raise ValueError(f"--seeds: at least 2 images held out required for an ensemble, got 1 of {len(found.paths)}; "
-                         "give more images, or a larger --held-out")  # fmt: skip
     _say(len(images.files), config, held_out, fabric)
     results = []
     for number, folder in zip(numbers, folders, strict=True):
