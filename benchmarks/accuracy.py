@@ -28,7 +28,7 @@ from torch import Tensor
 
 from benchmarks.accuracy_page import write_page
 from benchmarks.accuracy_pictures import draw_pictures, show_maps
-from benchmarks.rows import RESULTS, commit, cpu_name
+from benchmarks.rows import RESULTS, commit, name_of
 from benchmarks.sets import CIFAR_CLASSES, Data, Test, make_brick, read_cifar, read_folder, read_mnist
 from benchmarks.studies import STUDIES, Study
 from fastcutpaste.batches import image_batches
@@ -200,11 +200,6 @@ def ensembles(folder: Path, outcomes: list[Outcome]) -> list[Outcome]:
                 command="of seeds " + " ".join(str(one.seed) for one in group),
             ))  # fmt: skip
     return together
-
-
-def name_of(device: torch.device) -> str:
-    """Name a device as rows do."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
 def command_of(name: str, study: Study, seed: int, budget: Budget) -> str:

@@ -78,6 +78,11 @@ def peak_mb(device: torch.device, begin: bool = False) -> float:
     return round(int(line.split()[1]) * 1024 / 1e6, 1)
 
 
+def name_of(device: torch.device) -> str:
+    """Name a device as rows do."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+
+
 def make_row(
     op: str,
     provider: str,
@@ -90,7 +95,7 @@ def make_row(
 ) -> Row:
     """Put sorted times and what they were measured on into a row."""
     p20, p50, p80 = (round(taken[min(int(len(taken) * q), len(taken) - 1)], 4) for q in (0.2, 0.5, 0.8))
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+    name = name_of(device)
     throughput = round(batch / p50 * 1e3, 1)
     when = date.today().isoformat()
     return Row(
