@@ -101,6 +101,7 @@ def place_cutpaste(
 
     Raises:
         ValueError: a range upside down or out of bounds, draws of another shape.
+        TypeError: draws of another type than float32 or float64.
     """
     _check_draws("place_cutpaste", draws, height, width)
     check_range("place_cutpaste", "area", area, 0.0, 1.0)
@@ -158,6 +159,7 @@ def place_scar(
 
     Raises:
         ValueError: a range upside down or out of bounds, draws of another shape.
+        TypeError: draws of another type than float32 or float64.
     """
     _check_draws("place_scar", draws, height, width)
     check_range("place_scar", "scar_width", scar_width, 0.0, 1e6)
@@ -267,5 +269,7 @@ def _inside(xp: Any, drawn: Any, room: Any) -> Any:
 def _check_draws(who: str, draws: Tensor, height: int, width: int) -> None:
     if draws.ndim != 2 or draws.shape[1] != DRAWS:
         raise ValueError(f"{who}: draws of shape (B, {DRAWS}) required, got {tuple(draws.shape)}")
+    if draws.dtype not in (torch.float32, torch.float64):  # others round to 1
+        raise TypeError(f"{who}: draws of float32 required, got {draws.dtype}")
     if height < 1 or width < 1:
         raise ValueError(f"{who}: images of at least 1×1 pixel required, got {height}×{width}")

@@ -117,5 +117,10 @@ class Step(nn.Module):
         shown: tuple[Tensor, Tensor] = self.task(self.base(images, draws=base), draws=task)
         return shown
 
-    def forward(self, images: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-        return self.run(images, draws)
+    def forward(self, given: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Do the same with the images and numbers that a call gives.
+
+        Of tensors Fabric would round both to the precision, and bfloat16 makes 1 of one random number in 512: not in
+        [0, 1), and its patch would not be inside the image.
+        """
+        return self.run(*given())

@@ -232,7 +232,7 @@ class Training:
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         self._optimizer.zero_grad()
         with record_function("augment and forward"):
-            loss, accuracy = self._step(images, draws)
+            loss, accuracy = self._step(lambda: (images, draws))
         with record_function("backward"):
             self.fabric.backward(loss)
         self._window[self.step - self._reported] = torch.stack([loss.detach(), accuracy])

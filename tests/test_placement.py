@@ -443,10 +443,12 @@ def test_normalize_takes_an_empty_batch_and_one_pixel():
 
 
 @pytest.mark.parametrize("place", [place_cutpaste, place_scar])
-def test_draws_of_another_shape_are_refused(place):
+def test_draws_of_another_shape_or_type_are_refused(place):
     for shape in ((3, DRAWS - 1), (DRAWS,), (3, DRAWS, 1)):
         with pytest.raises(ValueError, match=rf"{place.__name__}: draws of shape \(B, {DRAWS}\).*got \({shape[0]}"):
             place(torch.zeros(shape), 64, 64)
+    with pytest.raises(TypeError, match=rf"{place.__name__}: draws of float32 required, got torch.bfloat16"):
+        place(torch.zeros(3, DRAWS, dtype=torch.bfloat16), 64, 64)
 
 
 @pytest.mark.parametrize("place", [place_cutpaste, place_scar])

@@ -367,6 +367,21 @@ def test_a_step_reads_nothing_back_to_the_host(precision: str, monkeypatch: pyte
     assert known.waiting == 1
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_the_images_of_a_step_do_not_depend_on_the_precision(precision: str) -> None:
+    """Fabric rounds inputs; random numbers in bfloat16 place patches on a grid, and some outside of the image."""
+    shown: dict[str, list[Tensor]] = {"fp32": [], precision: []}
+    for name, seen in shown.items():
+        network = Tiny(3)
+        network.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0]))
+        fabric = scaling_fabric() if name == "fp16" else None
+        config = settings(12, crop=16, precision="fp32" if fabric else name)
+        training = Training(network, CutPaste3Way(), config, None, fabric)
+        for images in islice(draw_noise(), 12):
+            training.advance(images)
+    assert all(torch.equal(one, other) for one, other in zip(*shown.values(), strict=True))
+
+
 def test_augmentation_needs_no_pixel_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fake tensors have no contents: whatever looks at one fails."""
     monkeypatch.setattr(functional, "_pays_for_bytes", lambda *_: False)
