@@ -105,15 +105,17 @@ def learn(network: Network, study: Study, normal: Tensor, steps: int, seed: int)
 
 
 def steps_of(study: Study, normal: Tensor, budget: Budget, make: Callable[[], Network]) -> int:
-    """Give the steps of a row: those asked for, or those that fit into the time, told from a few."""
+    """Give the steps of a row: those asked for, or those that fit into the time, told from a twelfth of it."""
     if study.task is None:
         return 0
     if budget.steps is not None:
         return round(budget.steps * study.share)
     assert budget.minutes is not None
-    learn(make(), study, normal, 2, 0)  # warm
-    count = 8
-    return max(1, round(budget.minutes * 60 * study.share / (learn(make(), study, normal, count, 0) / count)))
+    count, taken = 2, 0.0
+    while taken < budget.minutes * 60 / 12:
+        count *= 2
+        taken = learn(make(), study, normal, count, 0)
+    return max(1, round(budget.minutes * 60 * study.share / (taken / count)))
 
 
 def make_network(study: Study, seed: int, weights: Path | None, device: torch.device) -> Network:

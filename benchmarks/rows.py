@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from fastcutpaste.files import written_whole
+from fastcutpaste.model import computes_bf16
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -122,10 +123,11 @@ def read(path: Path) -> list[Row]:
 
 
 def cpu_name() -> str:
-    """Name the processor, as far as the system tells."""
+    """Name the processor, as far as the system tells, and say whether it computes in bfloat16."""
     info = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
-    return found[1].strip() if found else platform.processor() or platform.machine()
+    name = found[1].strip() if found else platform.processor() or platform.machine()
+    return name + ", bf16" * computes_bf16(torch.device("cpu"))
 
 
 def commit() -> str:
