@@ -128,7 +128,7 @@ def test_minutes_become_the_steps_that_fit(tiny, monkeypatch, tmp_path):
         accuracy, "learn", lambda network, study, normal, steps, seed: tiny.append(steps) or 0.5 * steps
     )
     study(monkeypatch, out, "--minutes", "1", "--rows", "3-way")
-    assert tiny == [2, 8, 120]
+    assert tiny == [4, 8, 16, 120]  # 2, 4 and 8 seconds, a twelfth of the minute is 5
     assert {row.budget for row in accuracy.read(out)} == {"1 min"}
 
 
