@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from fastcutpaste.baselines import Confetti, Cutout, QuarterTurn, Scar
 from fastcutpaste.detector import DetectorConfig
@@ -12,7 +13,7 @@ from fastcutpaste.transforms import CutPaste, CutPasteScar, OneOf
 
 Reference = int | None  # image side that a scar's pixels refer to; None: pixels as they are
 Task = Callable[[Reference], PretextTask]
-RESNET, WHOLE = NetworkConfig(), (("", DetectorConfig(patch=None)),)
+RESNET, PATCHNET, WHOLE = NetworkConfig(), NetworkConfig("patchnet"), (("", DetectorConfig(patch=None)),)
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,11 @@ def _jittered(jitter: float) -> Task:
     return lambda reference: PretextTask(CutPaste(jitter=jitter), CutPasteScar(jitter=jitter, reference=reference))
 
 
+def _on_crops(name: str, network: NetworkConfig, *scorings: tuple[str, DetectorConfig]) -> Study:
+    """Give a row of the patch recipe: random crops as large as the patches, AdamW, strongly jittered patches."""
+    return Study(name, _jittered(0.3), network, scorings, None, batch=24, optimizer="adamw", learning_rate=1e-3)
+
+
 def _detection() -> list[Study]:
     rows = [Study(name, task) for name, task in TASKS.items()]
     rows.append(Study("untrained", None))
@@ -89,10 +95,7 @@ def _localization() -> list[Study]:
     scorings = (("", grid), (", nearest", replace(grid, density="nearest")))
     others = ((", no border", replace(grid, border=False)), (", per location", replace(grid, density="location")))
     small = tuple((name, replace(scoring, patch=32)) for name, scoring in scorings)
-    ours = Study(
-        "PatchNet 64/4", _jittered(0.3), NetworkConfig("patchnet"), scorings, None, batch=24, optimizer="adamw",
-        learning_rate=1e-3,
-    )  # fmt: skip
+    ours = _on_crops("PatchNet 64/4", PATCHNET, *scorings)
     papers = (("", replace(grid, border=False)),)
     return [
         ours,
@@ -107,46 +110,43 @@ def _localization() -> list[Study]:
 
 
 def _equal_time() -> list[Study]:
-    patchnet, resnet = NetworkConfig("patchnet"), NetworkConfig()
-    fine, coarse = (("", DetectorConfig(patch=64)),), (("", DetectorConfig(patch=64, stride=16, fit_patches=10_000)),)
-    return [
-        Study(name, task, network, scorings, None, batch=24, optimizer="adamw", learning_rate=1e-3)
-        for task, more in ((_jittered(0.3), ""), (None, " untrained"))
-        for name, network, scorings in (
-            (f"PatchNet 64/4{more}", patchnet, fine),
-            (f"ResNet-18 64/16{more}", resnet, coarse),
-        )
-    ]
+    fine, coarse = DetectorConfig(patch=64), DetectorConfig(patch=64, stride=16, fit_patches=10_000)
+    rows = [_on_crops("PatchNet 64/4", PATCHNET, ("", fine)), _on_crops("ResNet-18 64/16", RESNET, ("", coarse))]
+    return [*rows, *(replace(row, name=f"{row.name} untrained", task=None) for row in rows)]
 
 
-def _open_points() -> list[Study]:
-    base = Study("3-way", three_way)
-    deep = NetworkConfig(head=(512,) * 8)
+def _open_points(base: Study, jitter: float) -> list[Study]:
+    """Give a row, whose patches are jittered so much, and beside it rows that differ from it in one thing each."""
 
     def on_object(reference: Reference) -> PretextTask:
-        return PretextTask(OnForeground(CutPaste()), OnForeground(CutPasteScar(reference=reference)))
+        return PretextTask(*(OnForeground(one) for one in _jittered(jitter)(reference).transforms))
 
     def from_others(reference: Reference) -> PretextTask:
-        return PretextTask(CutPaste(source="other"), CutPasteScar(reference=reference, source="other"))
+        scar = CutPasteScar(jitter=jitter, reference=reference, source="other")
+        return PretextTask(CutPaste(jitter=jitter, source="other"), scar)
 
     def two_uniforms(reference: Reference) -> PretextTask:
-        return PretextTask(CutPaste(aspect_distribution="two_uniforms"), CutPasteScar(reference=reference))
+        cutpaste = CutPaste(jitter=jitter, aspect_distribution="two_uniforms")
+        return PretextTask(cutpaste, CutPasteScar(jitter=jitter, reference=reference))
 
-    densities = tuple((f", {kind}", DetectorConfig(patch=None, density=kind)) for kind in ("kernel", "nearest"))
-    return [
-        base,
-        replace(base, name="head of eight layers", network=deep),
+    suffix, scoring = base.scorings[0]
+    kinds: tuple[Literal["kernel", "nearest"], ...] = ("kernel", "nearest")
+    densities = tuple((f", {kind}", replace(scoring, density=kind)) for kind in kinds)
+    jitters = [other for other in (0.1, 0.2, 0.3) if other != jitter]
+    rows = [
+        replace(base, scorings=((suffix, scoring), *densities)),
+        replace(base, name="head of eight layers", network=replace(base.network, head=(512,) * 8)),
         replace(base, name="half the steps", share=0.5),
-        replace(base, name="jitter 0.2", task=_jittered(0.2)),
-        replace(base, name="jitter 0.3", task=_jittered(0.3)),
+        *(replace(base, name=f"jitter {other}", task=_jittered(other)) for other in jitters),
         replace(base, name="base jitter 0", base_jitter=0.0),
         replace(base, name="base jitter 0.3", base_jitter=0.3),
         replace(base, name="aspect from two uniforms", task=two_uniforms),
         replace(base, name="on the object", task=on_object),
         replace(base, name="patch from another image", task=from_others),
-        replace(base, name="other densities", scorings=densities),
-        replace(base, name="features of layer3", network=NetworkConfig(stage="layer3")),
     ]
+    if base.network.backbone == "resnet18":
+        rows.append(replace(base, name="features of layer3", network=replace(base.network, stage="layer3")))
+    return rows
 
 
 def _small(names: tuple[str, ...], reference: Reference) -> list[Study]:
@@ -162,7 +162,10 @@ STUDIES: dict[str, list[Study]] = {
     "detection": _detection(),
     "localization": _localization(),
     "equal time": _equal_time(),
-    "open points": _open_points(),
+    "open points": _open_points(Study("3-way", three_way), 0.1),
+    "open points, patches": _open_points(
+        _on_crops("PatchNet 64/8", PATCHNET, ("", DetectorConfig(patch=64, stride=8))), 0.3
+    ),
     "synthetic": _small(("cutout", "cutout, random color", "3-way"), 64),
     "cifar10": _small(("rotation", "cutpaste", "cutout"), 64),
 }
