@@ -184,7 +184,7 @@ def exported(network: Network, patch: int, device: torch.device, folder: Path) -
 def fitted(network: Network, patch: int) -> Detector:
     """Give a detector of the network, as it is in use."""
     images = photographs(3)
-    config = DetectorConfig((SIZE, SIZE), patch=patch, stride=STRIDE, border=False, fit_patches=5_000)
+    config = DetectorConfig((SIZE, SIZE), patch=patch, stride=STRIDE, fit_patches=5_000)
     return Detector(network, config).fit(images, images[:1])
 
 

@@ -92,20 +92,24 @@ def _detection() -> list[Study]:
 
 def _localization() -> list[Study]:
     grid = DetectorConfig(patch=64)
-    scorings = (("", grid), (", nearest", replace(grid, density="nearest")))
-    others = ((", no border", replace(grid, border=False)), (", per location", replace(grid, density="location")))
+    scorings = tuple(
+        (name + more, replace(scoring, border=border))
+        for name, scoring in (("", grid), (", nearest", replace(grid, density="nearest")))
+        for more, border in (("", False), (", border", True))
+    )
     small = tuple((name, replace(scoring, patch=32)) for name, scoring in scorings)
     ours = _on_crops("PatchNet 64/4", PATCHNET, *scorings)
-    papers = (("", replace(grid, border=False)),)
     return [
         ours,
         replace(ours, name="PatchNet 64/4 untrained", task=None),
-        replace(ours, name="PatchNet 64/4 otherwise", scorings=others),
+        replace(
+            ours, name="PatchNet 64/4 otherwise", scorings=((", per location", replace(grid, density="location")),)
+        ),
         replace(ours, name="PatchNet 64/4 SGD", optimizer="sgd", learning_rate=0.03),
         replace(ours, name="PatchNet 64/4 jitter 0.1", task=three_way),
         replace(ours, name="PatchNet 32/4", network=NetworkConfig("patchnet", patch=32), scorings=small),
         Study("ResNet-18 64/16", three_way, RESNET, (("", replace(grid, stride=16)),), None),
-        Study("ResNet-18 64/4, as in the paper", three_way, RESNET, papers, None),
+        Study("ResNet-18 64/4, as in the paper", three_way, RESNET, (("", grid),), None),
     ]
 
 

@@ -397,7 +397,7 @@ def test_a_file_from_before_there_was_a_border_is_read_as_one_without(saved: Pat
 
 def test_location_features_are_fitted_slab_by_slab(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastcutpaste.model.computes_bf16", lambda _: False)
-    config = DetectorConfig(SIZE, patch=24, stride=8, density="location")  # 6 × 10 places, border and all
+    config = DetectorConfig(SIZE, patch=24, stride=8, border=True, density="location")  # 6 × 10 places, border and all
     images = hold_out(draw_images(8))
     whole = Detector(network(), config).fit(*images)
     monkeypatch.setattr(Detector, "_slabs_to_fit", lambda self, images: slabs(continue_edges(images, 12), 24, 8, 1))

@@ -47,7 +47,7 @@ def demo(texture: str, seed: int, out: Path, steps: int, device: str) -> None:
     config = TrainConfig(steps=steps, batch=24, crop=64, seed=seed)
     # A PatchNet finds the defects better still, and calls every good test crop defective: it notices the slants of that
     # part of the wall, which those for the threshold lack.
-    scoring = DetectorConfig(size, patch=64, stride=8, border=False, fit_patches=10_000, chunk=128)
+    scoring = DetectorConfig(size, patch=64, stride=8, fit_patches=10_000, chunk=128)
     normal, calibration = images.train.to(target), images.calibration.to(target)
 
     def measure(detector: Detector) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor]:

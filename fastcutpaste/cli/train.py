@@ -96,8 +96,8 @@ class _Images:
 @click.option("--density", type=click.Choice(["gaussian", "kernel", "nearest", "location"]), default="gaussian",
               show_default=True, help="Of normal features; nearest: the distance to the closest of 3,000 of them; "
                                       "location: a Gaussian at every place of the grid.")  # fmt: skip
-@click.option("--border/--no-border", default=True, show_default=True,
-              help="Continue images by half a patch, so that what is at the edge is found there.")  # fmt: skip
+@click.option("--border/--no-border", default=False, show_default=True,
+              help="Continue images by half a patch: finer maps at the edge, of objects on plain ground.")  # fmt: skip
 @click.option("--fpr", default=0.05, show_default=True, help="Share of normal images that may be called defective.")
 @click.option("--held-out", default=0.2, show_default=True,
               help="Share of the images, the last ones, kept out of training to set the threshold on.")  # fmt: skip
