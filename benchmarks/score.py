@@ -27,7 +27,7 @@ from fastcutpaste.covariance import ledoit_wolf
 from fastcutpaste.dense import embed_densely, embed_patches, grid_shape
 from fastcutpaste.detector import Detector, DetectorConfig
 from fastcutpaste.export import export_detector
-from fastcutpaste.model import Network, NetworkConfig, autocast
+from fastcutpaste.model import Network, NetworkConfig, autocast, computes_bf16
 from fastcutpaste.patchnet import STEP
 
 SIZE, STRIDE = 256, 4
@@ -116,7 +116,7 @@ def fit_density(rows: int, columns: int) -> dict[str, float]:
             "sklearn": lambda: LedoitWolf().fit(double),
             "sklearn float32": lambda: LedoitWolf().fit(array),
         },
-        rounds=2,
+        rounds=4,
     )
     return {
         "density_fit_vs_sklearn": round(times["sklearn"] / times["ours"], 2),
@@ -194,13 +194,14 @@ def run_all(device: torch.device, path: Path, seconds: float = 2.0) -> None:
     The first provider of a network's features is the one that the others have to agree with.
     """
     wanted: dict[tuple[str, str], Tensor] = {}
+    tolerance = 0.3 if computes_bf16(device) else 1e-3  # of the features' spread; the naive loop is in float32
     with tempfile.TemporaryDirectory() as folder:
         for patch in (64, 32):
             for op, name, call, batches in providers(patch, device, Path(folder)):
                 if op.startswith("score"):
                     result = call(photographs(1).to(device))
                     assert isinstance(result, Tensor)
-                    check(result, wanted.setdefault((op, name.split()[0]), result.float()), 0.1)
+                    check(result, wanted.setdefault((op, name.split()[0]), result.float()), tolerance)
                 for batch in batches:
                     images = photographs(batch).to(device)
                     peak_mb(device, begin=True)
