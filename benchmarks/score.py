@@ -176,7 +176,7 @@ def exported(network: Network, patch: int, device: torch.device, folder: Path) -
     images = photographs(1)
     wanted = detector.localize(images)
     difference = float((torch.from_numpy(session.run(None, {"images": images.numpy()})[0]) - wanted).abs().max())
-    if difference > 1e-2 * float(wanted.std()):
+    if difference > (0.1 if computes_bf16(device) else 1e-2) * float(wanted.std()):  # the graph is in float32
         raise AssertionError(f"the exported maps differ by {difference:.1e}, their spread is {float(wanted.std()):.1e}")
     return lambda batch: [session.run(None, {"images": one.numpy()}) for one in torch.split(batch, 1)]
 
