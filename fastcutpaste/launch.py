@@ -50,7 +50,7 @@ def make_fabric(device: torch.device, precision: Precision = "auto", devices: in
             raise ValueError(f"devices: GPUs that torch sees required, got {present} ({asked})")
     if several:
         atexit.register(_leave_group)
-    mixed = [MixedPrecision(_MIXED[chosen], device.type)] if chosen in _MIXED else None  # by name, it prints a line
+    mixed = MixedPrecision(_MIXED[chosen], device.type) if chosen in _MIXED else None  # by name, it prints a line
     place = [device.index] if device.index is not None and device.type == "cuda" else devices
     return Fabric(
         accelerator=device.type,
