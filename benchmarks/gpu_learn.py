@@ -17,7 +17,8 @@ from benchmarks.rows import peak_mb
 from fastcutpaste import BaseAugmentation, CutPaste3Way
 from fastcutpaste.dense import embed_patches, spread_scores
 from fastcutpaste.density import GaussianDensity
-from fastcutpaste.detector import Detector, DetectorConfig
+from fastcutpaste.detector import Detector
+from fastcutpaste.detector_config import DetectorConfig
 from fastcutpaste.launch import matrix_products
 from fastcutpaste.model import Network, NetworkConfig, autocast
 from fastcutpaste.step import PRESETS, TrainConfig

@@ -25,7 +25,8 @@ from benchmarks.augment import photographs
 from benchmarks.rows import RESULTS, keep, make_row, measure, peak_mb
 from fastcutpaste.covariance import ledoit_wolf
 from fastcutpaste.dense import embed_densely, embed_patches, grid_shape
-from fastcutpaste.detector import Detector, DetectorConfig
+from fastcutpaste.detector import Detector
+from fastcutpaste.detector_config import DetectorConfig
 from fastcutpaste.export import export_detector
 from fastcutpaste.model import Network, NetworkConfig, autocast, computes_bf16
 from fastcutpaste.patchnet import STEP

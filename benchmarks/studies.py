@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from fastcutpaste.baselines import Confetti, Cutout, QuarterTurn, Scar
-from fastcutpaste.detector import DetectorConfig
+from fastcutpaste.detector_config import DetectorConfig
 from fastcutpaste.foreground import OnForeground
 from fastcutpaste.model import NetworkConfig
 from fastcutpaste.tasks import PretextTask

@@ -10,7 +10,8 @@ import torch
 from fastcutpaste import BaseAugmentation, CutPaste, CutPasteScar, PretextTask
 from fastcutpaste.batches import image_batches
 from fastcutpaste.data import find_training_images, load_images
-from fastcutpaste.detector import Detector, DetectorConfig, hold_out
+from fastcutpaste.detector import Detector, hold_out
+from fastcutpaste.detector_config import DetectorConfig
 from fastcutpaste.model import Network
 from fastcutpaste.step import TrainConfig
 from fastcutpaste.train import train

@@ -128,6 +128,22 @@ def embed_densely(
     return means[..., :rows, :columns].permute(0, 2, 3, 1)  # (B, h, w, D)
 
 
+def widen_patches(features: Tensor, along: int) -> Tensor:
+    """Give the features of larger squares of an image: the mean of those of the patches in each.
+
+    Args:
+        features: (B, h, w, D), of a grid of patches.
+        along: patches along a side of the larger squares, at most h and w.
+
+    Returns:
+        (B, h - along + 1, w - along + 1, D), of the grid of all such squares.
+
+    Cost: 2·along additions a value.
+    """
+    maps = features.permute(0, 3, 1, 2)
+    return F.avg_pool2d(F.avg_pool2d(maps, (along, 1), 1), (1, along), 1).permute(0, 2, 3, 1)
+
+
 def continue_edges(images: Tensor, margin: int) -> Tensor:
     """Continue images (B, C, H, W) by `margin` pixels on every side, each the pixel of the edge that is nearest.
 

@@ -2,10 +2,10 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,71 +22,18 @@ from fastcutpaste.dense import (
     score_maps,
     slabs,
     spread_scores,
+    widen_patches,
 )
 from fastcutpaste.density import Density, LocationDensity, density_from_state, make_density
+from fastcutpaste.detector_config import DetectorConfig
 from fastcutpaste.files import written_whole
 from fastcutpaste.metrics import threshold_at_fpr
 from fastcutpaste.model import Network, NetworkConfig, autocast
 from fastcutpaste.patchnet import STEP
 
-FORMAT = 2  # of the file; raised when older versions could no longer read it
+FORMAT = 3  # of the file; raised when older versions could no longer read it
 _KEY = "fastcutpaste"
 Progress = Callable[[Iterable[Tensor], int, str], Iterable[Tensor]]
-
-
-@dataclass(frozen=True)
-class DetectorConfig:
-    """Say how images are scored.
-
-    Attributes:
-        size: (height, width) of the images it is fitted on, pixels; where images are resized, it is to this.
-        patch: side of the patches that are scored, pixels; None: whole images, without heat maps.
-        stride: pixels from one patch to the next.
-        border: continue the images by half a patch on every side with the pixels of their edge, so that what lies at
-            the edge is in the middle of some patch, as everything else is: finer maps of objects on plain ground, but
-            a texture looks odd where it is continued, and normal images get their highest scores there. False, as in
-            the paper: the outermost patches end with the image, and their scores are spread to its edge.
-        density: "gaussian", "kernel" or "nearest", one for all patches; or "location", a Gaussian at every place of
-            the grid.
-        false_positive_rate: share of normal images the threshold lets be called defective.
-        fit_patches: most patches a density for all of them is fitted on; the grid is thinned out until they are fewer.
-        chunk: patches, or whole images, a forward pass; bounds the memory, changes no score. None: what the free memory
-            allows. A network that scores all patches in one pass has its own bound, see `Detector.localize`.
-    """
-
-    size: tuple[int, int] = (256, 256)
-    patch: int | None = 64
-    stride: int = 4
-    border: bool = False
-    density: Literal["gaussian", "kernel", "nearest", "location"] = "gaussian"
-    false_positive_rate: float = 0.05
-    fit_patches: int = 50_000
-    chunk: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.patch is not None:
-            grid_shape(*self.size, self.patch, self.stride)
-        if not 0 < self.false_positive_rate < 1:
-            raise ValueError(f"false_positive_rate: above 0 and below 1 required, got {self.false_positive_rate}")
-        for name, count in (("fit_patches", self.fit_patches), ("chunk", self.chunk)):
-            if count is not None and count < 1:
-                raise ValueError(f"{name}: at least 1 required, got {count}")
-        make_density(self.density)
-        if self.density == "location" and self.patch is None:
-            raise ValueError("density: 'gaussian', 'kernel' or 'nearest' required for whole images, got 'location'")
-
-    @property
-    def margin(self) -> int:
-        """Pixels by which images are continued on every side before their patches are scored."""
-        return self.patch // 2 if self.patch is not None and self.border else 0
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of the grid of patches over an image of `size`; (1, 1) of whole images."""
-        if self.patch is None:
-            return 1, 1
-        height, width = (side + 2 * self.margin for side in self.size)
-        return grid_shape(height, width, self.patch, self.stride)
 
 
 class Detector:
@@ -102,9 +49,11 @@ class Detector:
         threshold: images with a higher score are called defective; NaN until `fit`.
         typical: median of the heat maps, or of the scores, of normal images; NaN until `fit`.
         provenance: settings, versions, seed and data summary: what JSON can hold, kept in the file.
+        area_densities: one for each of `config.areas`, in their order; none until `fit`.
 
     Raises:
-        ValueError: a density of features of another width or on another grid, patches smaller than the network's field.
+        ValueError: a density of features of another width or on another grid, more or fewer of them than areas, patches
+            smaller than the network's field.
     """
 
     def __init__(
@@ -115,10 +64,11 @@ class Detector:
         threshold: float = math.nan,
         typical: float = math.nan,
         provenance: dict[str, Any] | None = None,
+        area_densities: Sequence[Density] = (),
     ) -> None:
         self.network = network.to(memory_format=torch.channels_last).eval()
         self.config = config or DetectorConfig()
-        self.density = density
+        self.density, self.area_densities = density, tuple(area_densities)
         self.threshold = threshold
         self.typical = typical
         self.provenance = provenance or {}
@@ -128,7 +78,12 @@ class Detector:
                 f"Detector: patches of at least the network's {network.field} pixels required, got {patch}"
             )
         if density is not None:  # one of another network or grid fails here, not at the first image
+            if len(self.area_densities) != len(self.config.areas):
+                wanted, got = len(self.config.areas), len(self.area_densities)
+                raise ValueError(f"Detector: a density for each of {wanted} areas required, got {got}")
             density.score(torch.zeros(*self.config.grid, network.features, device=self.device))
+            for each in self.area_densities:
+                each.score(torch.zeros(network.features, device=self.device))
 
     @property
     def device(self) -> torch.device:
@@ -138,12 +93,13 @@ class Detector:
     def to(self, device: torch.device | str) -> "Detector":
         """Move network and density to a device."""
         self.network.to(device)
-        if self.density is not None:
-            self.density.to(device)
+        for density in (self.density, *self.area_densities):
+            if density is not None:
+                density.to(device)
         return self
 
     def fit(self, images: Tensor, calibration: Tensor, progress: Progress | None = None) -> "Detector":
-        """Fit the density on normal images as they are, and set the threshold on others.
+        """Fit the densities on normal images as they are, and set the threshold on others.
 
         A network scores the images it was trained on too low, so the threshold comes from images that neither the
         network nor the density has seen; `hold_out` puts some aside.
@@ -166,7 +122,7 @@ class Detector:
                 raise ValueError(f"fit: at least 1 normal image for {name} required, got none")
         density = make_density(self.config.density)
         located = isinstance(density, LocationDensity)
-        stride = self._fit_stride(len(images))
+        stride = self.config.stride * self._fit_step(len(images), self.config.grid)
         parts: Iterable[Tensor] = self._slabs_to_fit(images) if located else self._batches(images)
         margin = 0 if located else self.config.margin
         if progress is not None:
@@ -175,6 +131,7 @@ class Detector:
             self._features_of_all(part) if located else self._features(continue_edges(part, margin), stride)
             for part in parts
         )
+        self.area_densities = tuple(self._fit_area(area, images, progress) for area in self.config.areas)
         if self.config.patch is None:
             scores = middle = self.score(calibration, progress)
         else:
@@ -219,28 +176,27 @@ class Detector:
             ValueError: a detector of whole images, images of another size, pixels that are not finite.
 
         Cost: memory for the maps, and for some 2¹⁸ pixels at a time (2²² on a GPU): a large image is scored in
-            overlapping slabs, which leave no seams.
+            overlapping slabs, which leave no seams. With areas, for the features of an image besides: at stride 4, 64
+            bytes a pixel of PatchNet's.
         """
         if self.config.patch is None:
             raise ValueError("localize: a detector trained on patches required, got one of whole images")
         self._check("localize", images)
-        patch, stride, margin = self.config.patch, self.config.stride, self.config.margin
+        self._fitted()
+        stride, margin = self.config.stride, self.config.margin
         height, width = images.shape[-2:]
         size = (height + 2 * margin, width + 2 * margin)
-        density = self._fitted()
         batches: Iterable[Tensor] = self._batches(images) if len(images) else []
-        rows = max(1, (self._pixels // size[1] - patch) // stride + 1)  # of the grid, a pass
-        if isinstance(density, LocationDensity):
-            rows = size[0]  # it scores the whole grid at once
         if progress is not None:
             batches = progress(batches, len(images), "scoring")
         maps = [torch.empty(0, height, width)]
         for batch in batches:
-            continued = continue_edges(batch, margin)
-            parts = [density.score(self._features(slab)) for slab in slabs(continued, patch, stride, rows)]
-            scores = torch.cat(parts, 1)  # (B, h, w)
-            spread = spread_scores(scores, size, patch=patch, stride=stride)
-            maps.append(spread[:, margin : margin + height, margin : margin + width].cpu())
+            spread = [
+                spread_scores(scores, size, patch=side, stride=stride)
+                for side, scores in self._grids(continue_edges(batch, margin))
+            ]
+            mean = torch.stack(spread).mean(0)[:, margin : margin + height, margin : margin + width]
+            maps.append(mean.cpu())
             if not maps[-1].isfinite().all():
                 raise ValueError("localize: images of finite pixels required, got NaN or infinity")
         return torch.cat(maps)
@@ -254,6 +210,8 @@ class Detector:
         density = self._fitted()
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"density.{name}": tensor for name, tensor in density.state().items()}
+        for area, wide in zip(self.config.areas, self.area_densities, strict=True):
+            tensors |= {f"area.{area}.{name}": tensor for name, tensor in wide.state().items()}
         header = {
             "format": FORMAT,
             "network": asdict(self.network.config),
@@ -296,15 +254,48 @@ class Detector:
             network_config = header["network"] | {"head": tuple(header["network"]["head"])}
             network = Network(NetworkConfig(**network_config))
             network.load_state_dict(_under("network.", tensors))
-            settings = {"border": False} | header["detector"]  # files of format 1 know no border
-            config = DetectorConfig(**settings | {"size": tuple(settings["size"])})
+            settings = {"border": False, "areas": ()} | header["detector"]  # formats 1 and 2 have fewer
+            config = DetectorConfig(**settings | {name: tuple(settings[name]) for name in ("size", "areas")})
             density = density_from_state(_under("density.", tensors))
+            wide = [density_from_state(_under(f"area.{area}.", tensors)) for area in config.areas]
             threshold, typical = float(header["threshold"]), float(header["typical"])
-            detector = cls(network, config, density, threshold, typical, header.get("provenance"))
+            detector = cls(network, config, density, threshold, typical, header.get("provenance"), wide)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ValueError(f"{path}: a whole detector file required, got one that is damaged: {reason}") from error
         return detector.to(device)
+
+    def _fit_area(self, area: int, images: Tensor, progress: Progress | None) -> Density:
+        """Fit a density on the features of areas of normal images."""
+        step, along = self._fit_step(len(images), self.config.grid_of(area)), self.config.patches_along(area)
+        parts: Iterable[Tensor] = self._batches(images)
+        if progress is not None:
+            parts = progress(parts, len(images), f"fitting areas of {area} pixels")
+        continued = (continue_edges(part, self.config.margin) for part in parts)
+        grids = (torch.cat(list(self._features_by_slabs(part)), 1) for part in continued)
+        density = make_density(self.config.density)
+        return density.fit(widen_patches(grid, along)[:, ::step, ::step] for grid in grids)
+
+    def _grids(self, continued: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Give the side of the patches, and of each kind of area, pixels, and the scores (B, h, w) of their grid."""
+        assert self.config.patch is not None
+        density, kept, parts = self._fitted(), [], []
+        for features in self._features_by_slabs(continued):
+            parts.append(density.score(features))
+            if self.config.areas:
+                kept.append(features)
+        yield self.config.patch, torch.cat(parts, 1)
+        for area, wide in zip(self.config.areas, self.area_densities, strict=True):
+            yield area, wide.score(widen_patches(torch.cat(kept, 1), self.config.patches_along(area)))
+
+    def _features_by_slabs(self, continued: Tensor) -> Iterator[Tensor]:
+        """Give the features (B, rows, w, D) of the grid of continued images, as many rows at a time as fit."""
+        assert self.config.patch is not None
+        patch, stride, (height, width) = self.config.patch, self.config.stride, continued.shape[-2:]
+        rows = max(1, (self._pixels // width - patch) // stride + 1)
+        if self.config.density == "location":
+            rows = height  # it scores the whole grid at once
+        yield from (self._features(slab) for slab in slabs(continued, patch, stride, rows))
 
     def _fitted(self) -> Density:
         if self.density is None:
@@ -347,16 +338,14 @@ class Detector:
     def _features_of_all(self, slab: Tensor) -> Tensor:
         return torch.cat([self._features(batch) for batch in self._batches(slab)])
 
-    def _fit_stride(self, count: int) -> int:
-        """Give the smallest multiple of the stride at which `count` images have at most `fit_patches` patches."""
-        if self.config.patch is None:
-            return 1
-        stride = self.config.stride
+    def _fit_step(self, count: int, grid: tuple[int, int]) -> int:
+        """Give the smallest step over the grids of `count` images at which at most `fit_patches` places are left."""
+        step = 1
         while True:
-            rows, columns = replace(self.config, stride=stride).grid
+            rows, columns = (-(-side // step) for side in grid)  # rounded up
             if count * rows * columns <= self.config.fit_patches or rows * columns == 1:
-                return stride
-            stride += self.config.stride
+                return step
+            step += 1
 
     def _check(self, who: str, images: Tensor) -> None:
         check_images(who, images)

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fastcutpaste.dense import continue_edges, embed_densely, reach_weights, score_maps
+from fastcutpaste.dense import continue_edges, embed_densely, reach_weights, score_maps, widen_patches
 from fastcutpaste.detector import Detector
 from fastcutpaste.files import written_whole
 from fastcutpaste.patchnet import STEP
@@ -28,31 +28,35 @@ class ScoringGraph(nn.Module):
         RuntimeError: not fitted.
     """
 
-    rows: Tensor
-    columns: Tensor
-
     def __init__(self, detector: Detector) -> None:
         super().__init__()
         if detector.density is None:
             raise RuntimeError("ScoringGraph: a fitted detector required, got one without a density")
         self.network, self.density, self.config = detector.network, detector.density, detector.config
-        if self.config.patch is not None:
-            margin, grid = self.config.margin, self.config.grid
-            weights = [
-                reach_weights(side + 2 * margin, grid[i], self.config.patch, self.config.stride, True)
-                for i, side in enumerate(self.config.size)
-            ]
-            weights = [each[margin : len(each) - margin].to(detector.device) for each in weights]
-            self.register_buffer("rows", weights[0], persistent=False)
-            self.register_buffer("columns", weights[1], persistent=False)
+        self.area_densities = detector.area_densities
+        margin, stride = self.config.margin, self.config.stride
+        sides = () if self.config.patch is None else (self.config.patch, *self.config.areas)
+        for side in sides:
+            grid = self.config.grid_of(side)
+            for i, (name, length) in enumerate(zip(("rows", "columns"), self.config.size, strict=True)):
+                weights = reach_weights(length + 2 * margin, grid[i], side, stride, True)[margin : margin + length]
+                self.register_buffer(f"{name}_{side}", weights.to(detector.device), persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         if self.config.patch is None:
             return (self.density.score(self.network.embed(images)),)
         continued = continue_edges(images, self.config.margin)
-        scores = self.density.score(self._features(continued, self.config.patch, self.config.stride))  # (B, h, w)
-        maps = self.rows @ scores @ self.columns.T  # (H, h) · (B, h, w) · (w, W)
+        features = self._features(continued, self.config.patch, self.config.stride)
+        spread = [self._spread(self.config.patch, self.density.score(features))]
+        for area, density in zip(self.config.areas, self.area_densities, strict=True):
+            wide = widen_patches(features, self.config.patches_along(area))
+            spread.append(self._spread(area, density.score(wide)))
+        maps = torch.stack(spread).mean(0)
         return maps, score_maps(maps)
+
+    def _spread(self, side: int, scores: Tensor) -> Tensor:
+        rows, columns = (self.get_buffer(f"{name}_{side}") for name in ("rows", "columns"))
+        return rows @ scores @ columns.T  # (H, h) · (B, h, w) · (w, W)
 
     def _features(self, images: Tensor, patch: int, stride: int) -> Tensor:
         network = self.network

@@ -15,7 +15,8 @@ pytest.importorskip("benchmarks", reason="not in the source distribution")
 
 from benchmarks import accuracy, accuracy_page, accuracy_pictures, localize, sets
 from benchmarks.studies import STUDIES, Study
-from fastcutpaste.detector import Detector, DetectorConfig
+from fastcutpaste.detector import Detector
+from fastcutpaste.detector_config import DetectorConfig
 from fastcutpaste.model import Network, NetworkConfig
 from fastcutpaste.tasks import CutPaste3Way
 

@@ -94,7 +94,8 @@ def test_train_leaves_a_detector_and_a_log(trained):
 
 
 def test_a_run_that_reads_its_images_anew_is_the_same_and_can_be_profiled(category, tmp_path):
-    settings = (*QUICK, "--steps", "13", "--preset", "quick", "--density", "nearest", "--border", "--jitter", "0.2")
+    settings = (*QUICK, "--steps", "13", "--preset", "quick", "--density", "nearest", "--border", "--areas", "36,48",
+                "--jitter", "0.2")  # fmt: skip
     losses = []
     for read in ("stream", "resident"):
         out = tmp_path / read
@@ -105,7 +106,7 @@ def test_a_run_that_reads_its_images_anew_is_the_same_and_can_be_profiled(catego
     assert [name in summary for name in ("augment and forward", "backward", "update", "data")] == [True] * 4
     assert "traceEvents" in json.loads((tmp_path / "stream/profile/trace.json").read_text())
     detector = Detector.load(tmp_path / "stream/detector.safetensors")
-    assert (detector.config.density, detector.config.border) == ("nearest", True)
+    assert (detector.config.density, detector.config.border, detector.config.areas) == ("nearest", True, (36, 48))
     assert detector.network.config.backbone == "patchnet"
     assert detector.provenance["training"]["optimizer"] == "adamw"
     if find_spec("tensorboard"):

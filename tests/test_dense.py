@@ -2,11 +2,21 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from fastcutpaste.dense import embed_patches, fitting_chunk, grid_shape, resize_map, score_maps, slabs, spread_scores
+from fastcutpaste.dense import (
+    embed_patches,
+    fitting_chunk,
+    grid_shape,
+    resize_map,
+    score_maps,
+    slabs,
+    spread_scores,
+    widen_patches,
+)
 
 GEOMETRIES = [  # height, width, patch, stride
     (20, 29, 8, 3),
@@ -267,3 +277,12 @@ def test_a_resized_constant_map_is_constant() -> None:
 def test_an_image_scores_the_highest_pixel_of_its_map() -> None:
     maps = draw_scores(3, 9, 11, 1, 1)
     assert score_maps(maps).tolist() == [max(max(row) for row in one) for one in maps.tolist()]
+
+
+@pytest.mark.parametrize("along", [1, 2, 5])
+def test_widened_features_are_the_mean_of_all_patches_inside(along: int) -> None:
+    features = torch.rand(2, 5, 8, 3, generator=torch.Generator().manual_seed(3))
+    windows = np.lib.stride_tricks.sliding_window_view(features.numpy(), (along, along), axis=(1, 2))
+    expected = windows.mean((-2, -1))  # (B, h - along + 1, w - along + 1, D)
+    assert expected.shape == (2, 6 - along, 9 - along, 3)
+    torch.testing.assert_close(widen_patches(features, along), torch.from_numpy(expected))

@@ -19,16 +19,24 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fastcutpaste import detector as module
-from fastcutpaste.dense import continue_edges, slabs
+from fastcutpaste.dense import continue_edges, embed_patches, slabs, spread_scores
 from fastcutpaste.density import GaussianDensity, KernelDensity, LocationDensity
-from fastcutpaste.detector import FORMAT, Detector, DetectorConfig, hold_out
+from fastcutpaste.detector import FORMAT, Detector, hold_out
+from fastcutpaste.detector_config import DetectorConfig
+from fastcutpaste.metrics import pixel_auroc
 from fastcutpaste.model import Network, NetworkConfig
 
 SIZE = (40, 72)
 PATCHES = DetectorConfig(size=SIZE, patch=24, stride=8, border=False)  # 3 × 7 patches
 WHOLE = DetectorConfig(size=SIZE, patch=None, chunk=5)
-KINDS = [PATCHES, WHOLE, replace(WHOLE, density="kernel"), replace(PATCHES, border=True, density="nearest")]
-NAMES = ["patches", "whole", "whole-kernel", "border-nearest"]
+KINDS = [
+    PATCHES,
+    WHOLE,
+    replace(WHOLE, density="kernel"),
+    replace(PATCHES, border=True, density="nearest"),
+    replace(PATCHES, areas=(32, 40)),
+]
+NAMES = ["patches", "whole", "whole-kernel", "border-nearest", "areas"]
 
 
 def draw_images(count: int, seed: int = 0, size: tuple[int, int] = SIZE) -> Tensor:
@@ -232,7 +240,9 @@ def test_images_score_by_themselves_and_the_chunk_changes_no_score(
     assert tolerance > 0
     alone = torch.cat([fitted.score(image[None]) for image in images])
     torch.testing.assert_close(scores, alone, rtol=0, atol=tolerance)
-    chunked = Detector(fitted.network, replace(fitted.config, chunk=2), fitted.density)
+    chunked = Detector(
+        fitted.network, replace(fitted.config, chunk=2), fitted.density, area_densities=fitted.area_densities
+    )
     torch.testing.assert_close(scores, chunked.score(images), rtol=0, atol=tolerance)
 
 
@@ -384,15 +394,92 @@ def test_what_lies_near_the_edge_is_found_where_it_is_and_not_spread_to_the_edge
     assert 4 <= min(found[0]) <= max(found[0]) <= 10
 
 
-def test_a_file_from_before_there_was_a_border_is_read_as_one_without(saved: Path, tmp_path: Path) -> None:
+def test_a_file_from_before_there_were_borders_and_areas_is_read_as_one_without(saved: Path, tmp_path: Path) -> None:
     old = tmp_path / "old.safetensors"
 
     def age(header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         header["format"] = 1
-        del header["detector"]["border"]
+        del header["detector"]["border"], header["detector"]["areas"]
 
     write_changed(saved, old, age)
     assert Detector.load(old).config == Detector.load(saved).config == PATCHES
+
+
+@pytest.mark.parametrize("border", [False, True])
+def test_areas_are_scored_by_the_mean_of_their_features_in_windows_of_the_grid(
+    border: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastcutpaste.model.computes_bf16", lambda _: False)
+    images, calibration = hold_out(draw_images(14))
+    config = replace(PATCHES, areas=(40,), border=border)
+    margin = 12 if border else 0
+    height, width = SIZE[0] + 2 * margin, SIZE[1] + 2 * margin
+    both, alone = (Detector(network(), each).fit(images, calibration) for each in (config, replace(config, areas=())))
+
+    def features_of(given: Tensor) -> Tensor:
+        """Average over 3 × 3 patches by hand."""
+        grid = embed_patches(continue_edges(given, margin), network().embed, patch=24, stride=8)
+        rows, columns = grid.shape[1] - 2, grid.shape[2] - 2
+        return torch.stack([grid[:, i : i + rows, j : j + columns] for i in range(3) for j in range(3)]).mean(0)
+
+    wide = GaussianDensity().fit(features_of(images))
+    tests = draw_images(3, seed=1)
+    spread = spread_scores(wide.score(features_of(tests)), (height, width), patch=40, stride=8)
+    expected = (alone.localize(tests) + spread[:, margin : margin + SIZE[0], margin : margin + SIZE[1]]) / 2
+    torch.testing.assert_close(both.localize(tests), expected, rtol=1e-3, atol=1e-3)
+    assert both.threshold != alone.threshold
+    monkeypatch.setattr(Detector, "_pixels", width * 24)  # one row of patches a pass
+    torch.testing.assert_close(both.localize(tests), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_areas_find_a_region_whose_patches_each_look_nearly_normal() -> None:
+    """A region a few levels brighter: the noise of a single patch hides it, the mean over an area does not."""
+
+    def shifted(count: int, seed: int) -> Tensor:
+        """Draw images of which every 8 × 8 block has a brightness of its own."""
+        generator = torch.Generator().manual_seed(seed)
+        blocks = 20 * torch.randn(count, 1, 6, 12, generator=generator)
+        light = blocks.repeat_interleave(8, 2).repeat_interleave(8, 3)
+        return (draw_images(count, seed, size=(48, 96)) + light).clamp(0, 255).to(torch.uint8)
+
+    defective = shifted(8, 3)
+    defective[:, :, :, 56:] = (defective[:, :, :, 56:].float() + 14).clamp(0, 255).to(torch.uint8)
+    masks = torch.zeros(8, 48, 96, dtype=torch.bool)
+    masks[:, :, 56:] = True
+    areas = []
+    for config in (replace(PATCHES, size=(48, 96)), replace(PATCHES, size=(48, 96), areas=(48,))):
+        fitted = Detector(network(), config).fit(*hold_out(shifted(60, 1)))
+        areas.append(pixel_auroc(list(fitted.localize(defective)), list(masks)))
+    assert areas[1] > areas[0] + 0.03
+
+
+def test_the_grid_of_areas_is_thinned_until_few_enough_are_left() -> None:
+    """Of 11 images with 3 × 11 areas each, every second place would leave 2 × 6, 132 areas; every third leaves 44."""
+    config = replace(PATCHES, stride=4, areas=(32,), fit_patches=100, density="nearest")
+    fitted = Detector(network(), config).fit(*hold_out(draw_images(14)))
+    assert config.grid_of(32) == (3, 11)
+    assert fitted.area_densities[0].state()["kept"].shape[0] == 44
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"areas": (24,)}, r"areas: sides of 24 pixels and a multiple of 8 more, up to 40, required, got 24"),
+        ({"areas": (36,)}, r"areas: sides of 24 pixels and a multiple of 8 more, up to 40, required, got 36"),
+        ({"areas": (32, 48)}, r"areas: sides of 24 pixels and a multiple of 8 more, up to 40, required, got 48"),
+        ({"areas": (32, 32)}, r"areas: different sides required, got \(32, 32\)"),
+        ({"areas": (32,), "patch": None}, r"areas: none, of whole images, required, got 32"),
+        ({"areas": (32,), "density": "location"}, r"density: .* required for areas, got 'location'"),
+    ],
+)
+def test_areas_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(PATCHES, **settings)
+
+
+def test_a_detector_has_a_density_for_each_area(patches: Detector) -> None:
+    with pytest.raises(ValueError, match="Detector: a density for each of 1 areas required, got 0"):
+        Detector(network(), replace(PATCHES, areas=(32,)), patches.density)
 
 
 def test_location_features_are_fitted_slab_by_slab(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -412,7 +499,8 @@ def test_memory_does_not_grow_with_the_number_of_images() -> None:
     """In a process of its own, whose largest size is asked for after 10 images and after 400."""
     code = """
 import resource, torch
-from fastcutpaste.detector import Detector, DetectorConfig
+from fastcutpaste.detector import Detector
+from fastcutpaste.detector_config import DetectorConfig
 from fastcutpaste.model import Network, NetworkConfig
 torch.set_num_threads(1)
 network = Network(NetworkConfig("patchnet", patch=32, head=()))

@@ -8,7 +8,8 @@ import torch
 from test_cli import failing, run
 
 from fastcutpaste.data import find_training_images, load_images
-from fastcutpaste.detector import Detector, DetectorConfig, hold_out
+from fastcutpaste.detector import Detector, hold_out
+from fastcutpaste.detector_config import DetectorConfig
 from fastcutpaste.ensemble import Ensemble, spread
 from fastcutpaste.metrics import threshold_at_fpr
 from fastcutpaste.model import Network, NetworkConfig

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastcutpaste.detector import Detector, DetectorConfig, hold_out
+from fastcutpaste.detector import Detector, hold_out
+from fastcutpaste.detector_config import DetectorConfig
 from fastcutpaste.export import ScoringGraph, export_detector
 from fastcutpaste.model import Network, NetworkConfig
 
@@ -17,6 +18,10 @@ KINDS: dict[str, tuple[NetworkConfig, DetectorConfig]] = {
     "one pass": (NetworkConfig("patchnet", patch=24, head=()), DetectorConfig(SIZE, 24, 8)),
     "patch by patch": (NetworkConfig(stage="layer1", head=()), DetectorConfig(SIZE, 24, 8)),
     "per location": (NetworkConfig("patchnet", patch=24, head=()), DetectorConfig(SIZE, 24, 4, density="location")),
+    "areas": (
+        NetworkConfig("patchnet", patch=24, head=()),
+        DetectorConfig(SIZE, 24, 4, areas=(32, 40), border=True),
+    ),
     "kernel": (NetworkConfig(stage="layer1", head=()), DetectorConfig(SIZE, 24, 8, density="kernel")),
     "whole images": (NetworkConfig(stage="layer1", head=()), DetectorConfig(SIZE, None)),
 }

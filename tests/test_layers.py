@@ -42,11 +42,12 @@ LAYERS = {
     "model": (2, {"color", "patchnet"}),
     "transforms": (5, {"checks", "color", "functional", "placement"}),
     "gradcam": (3, {"checks", "model"}),
-    "detector": (3, {"checks", "dense", "density", "files", "metrics", "model", "patchnet"}),
+    "detector_config": (3, {"dense", "density"}),
+    "detector": (4, {"checks", "dense", "density", "detector_config", "files", "metrics", "model", "patchnet"}),
     "tasks": (6, {"color", "functional", "placement", "transforms"}),
     "baselines": (6, {"checks", "functional", "transforms"}),
     "foreground": (6, {"checks", "placement", "transforms"}),
-    "export": (4, {"dense", "detector", "files", "patchnet"}),
+    "export": (5, {"dense", "detector", "files", "patchnet"}),
     "page": (1, {"files"}),
     "regions": (0, set()),
     "report": (4, {"files", "metrics"}),
@@ -64,7 +65,7 @@ LAYERS = {
         10,
         {"__init__", "checkpoint", "console", "model", "step", "tasks", "train", "transforms", "watch"},
     ),
-    "ensemble": (4, {"detector", "files"}),
+    "ensemble": (5, {"detector", "files"}),
     "runs": (
         8,
         {
@@ -85,12 +86,13 @@ LAYERS = {
     "cli/options": (4, {"console", "launch"}),
     "cli/demo": (
         11,
-        {"batches", "cli/options", "console", "demo", "dense", "detector", "model", "recipe", "runs", "step"},
+        {"batches", "cli/options", "console", "demo", "dense", "detector", "detector_config", "model", "recipe", "runs"}
+        | {"step"},
     ),
     "cli/train": (
         11,
-        {"batches", "checkpoint", "cli/options", "console", "dali_batches", "data", "detector", "ensemble", "launch"}
-        | {"metrics", "model", "recipe", "runs", "step"},
+        {"batches", "checkpoint", "cli/options", "console", "dali_batches", "data", "detector", "detector_config"}
+        | {"ensemble", "launch", "metrics", "model", "recipe", "runs", "step"},
     ),
     "cli/evaluate": (11, {"cli/options", "console", "data", "ensemble", "runs"}),
     "cli/predict": (

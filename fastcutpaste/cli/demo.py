@@ -12,7 +12,8 @@ from fastcutpaste.cli.options import DEVICE_OPTION, SEED_OPTION, device_named, f
 from fastcutpaste.console import people, show_progress
 from fastcutpaste.demo import TEXTURES, make_demo, write_demo
 from fastcutpaste.dense import score_maps
-from fastcutpaste.detector import Detector, DetectorConfig
+from fastcutpaste.detector import Detector
+from fastcutpaste.detector_config import DetectorConfig
 from fastcutpaste.model import Network
 from fastcutpaste.recipe import provenance_of, train_network
 from fastcutpaste.runs import (

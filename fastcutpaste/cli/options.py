@@ -61,3 +61,11 @@ def size_of(text: str) -> tuple[int, int]:
     if len(parts) not in (1, 2) or not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise ValueError(f"--size: SIDE or HEIGHTxWIDTH in pixels required, got {text!r}")
     return int(parts[0]), int(parts[-1])
+
+
+def areas_of(text: str) -> tuple[int, ...]:
+    """Give the sides of --areas: "", "128" or "96,128"."""
+    parts = [part for part in text.split(",") if part.strip()]
+    if not all(part.strip().isdecimal() for part in parts):
+        raise ValueError(f"--areas: sides in pixels such as 128 or 96,128 required, got {text!r}")
+    return tuple(int(part) for part in parts)

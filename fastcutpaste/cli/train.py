@@ -17,6 +17,7 @@ from fastcutpaste.checkpoint import Keeper, Stopped, remove_leftovers
 from fastcutpaste.cli.options import (
     DEVICE_OPTION,
     DEVICES_OPTION,
+    areas_of,
     device_named,
     finish,
     launched,
@@ -26,7 +27,8 @@ from fastcutpaste.cli.options import (
 from fastcutpaste.console import people, show_progress
 from fastcutpaste.dali_batches import dali_batches, has_dali
 from fastcutpaste.data import find_training_images, load_images
-from fastcutpaste.detector import Detector, DetectorConfig, hold_out
+from fastcutpaste.detector import Detector, hold_out
+from fastcutpaste.detector_config import DetectorConfig
 from fastcutpaste.ensemble import Ensemble, Scored
 from fastcutpaste.launch import PRECISIONS
 from fastcutpaste.metrics import threshold_at_fpr
@@ -98,6 +100,8 @@ class _Images:
                                       "location: a Gaussian at every place of the grid.")  # fmt: skip
 @click.option("--border/--no-border", default=False, show_default=True,
               help="Continue images by half a patch: finer maps at the edge, of objects on plain ground.")  # fmt: skip
+@click.option("--areas", default="", help="Sides of larger squares scored besides, px, such as 128 or 96,128: for "
+                                          "defects larger than the patches.")  # fmt: skip
 @click.option("--fpr", default=0.05, show_default=True, help="Share of normal images that may be called defective.")
 @click.option("--held-out", default=0.2, show_default=True,
               help="Share of the images, the last ones, kept out of training to set the threshold on.")  # fmt: skip
@@ -122,7 +126,7 @@ class _Images:
 def train(
     data: Path, out: Path, preset: str, size: str, crop: int, stride: int, steps: int | None, batch: int | None,
     optimizer: Any, learning_rate: float | None, jitter: float | None, backbone: str | None, weights: str | None,
-    stage: str | None, density: Any, border: bool, fpr: float, held_out: float, seeds: str, precision: Any,
+    stage: str | None, density: Any, border: bool, areas: str, fpr: float, held_out: float, seeds: str, precision: Any,
     compiled: bool | None, read: str, device: str, devices: int, num_nodes: int,
     resume: bool, accept_changes: bool, save_minutes: float, save_steps: int | None, overwrite: bool, profile: bool,
 ) -> None:  # fmt: skip
@@ -151,7 +155,13 @@ def train(
     )
     backbone = backbone or ("patchnet" if preset == "quick" and crop else "resnet18")
     scoring = DetectorConfig(
-        size_of(size), patch=crop or None, stride=stride, border=border, density=density, false_positive_rate=fpr
+        size_of(size),
+        patch=crop or None,
+        stride=stride,
+        border=border,
+        areas=areas_of(areas),
+        density=density,
+        false_positive_rate=fpr,
     )
     network = NetworkConfig(backbone, stage=stage, patch=crop or 64)
     Network(network, weights).probe((crop, crop) if crop else scoring.size)  # what is wrong with either comes up now

@@ -1,0 +1,89 @@
+"""How a detector scores images: what size, which patches and areas, against which density."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fastcutpaste.dense import grid_shape
+from fastcutpaste.density import make_density
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """Say how images are scored.
+
+    Attributes:
+        size: (height, width) of the images it is fitted on, pixels; where images are resized, it is to this.
+        patch: side of the patches that are scored, pixels; None: whole images, without heat maps.
+        stride: pixels from one patch to the next.
+        border: continue the images by half a patch on every side with the pixels of their edge, so that what lies at
+            the edge is in the middle of some patch, as everything else is: finer maps of objects on plain ground, but
+            a texture looks odd where it is continued, and normal images get their highest scores there. False, as in
+            the paper: the outermost patches end with the image, and their scores are spread to its edge.
+        areas: sides of larger squares, pixels, that are scored too, each by the mean of the features of the patches in
+            it and with a density of its own; the heat map is the mean of all. For defects larger than a patch, which
+            looks normal in their midst: a worn region, a large stain. Small defects are blurred by it. `patch` and a
+            multiple of `stride`.
+        density: "gaussian", "kernel" or "nearest", one for all patches; or "location", a Gaussian at every place of
+            the grid.
+        false_positive_rate: share of normal images the threshold lets be called defective.
+        fit_patches: most patches a density for all of them is fitted on; the grid is thinned out until they are fewer.
+        chunk: patches, or whole images, a forward pass; bounds the memory, changes no score. None: what the free memory
+            allows. A network that scores all patches in one pass has its own bound, see `Detector.localize`.
+    """
+
+    size: tuple[int, int] = (256, 256)
+    patch: int | None = 64
+    stride: int = 4
+    border: bool = False
+    areas: tuple[int, ...] = ()
+    density: Literal["gaussian", "kernel", "nearest", "location"] = "gaussian"
+    false_positive_rate: float = 0.05
+    fit_patches: int = 50_000
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.patch is not None:
+            grid_shape(*self.size, self.patch, self.stride)
+        if not 0 < self.false_positive_rate < 1:
+            raise ValueError(f"false_positive_rate: above 0 and below 1 required, got {self.false_positive_rate}")
+        for name, count in (("fit_patches", self.fit_patches), ("chunk", self.chunk)):
+            if count is not None and count < 1:
+                raise ValueError(f"{name}: at least 1 required, got {count}")
+        make_density(self.density)
+        if self.density == "location" and (self.patch is None or self.areas):
+            what = "whole images" if self.patch is None else "areas"
+            raise ValueError(f"density: 'gaussian', 'kernel' or 'nearest' required for {what}, got 'location'")
+        for area in self.areas:
+            self._check_area(area)
+        if len(set(self.areas)) < len(self.areas):
+            raise ValueError(f"areas: different sides required, got {self.areas}")
+
+    @property
+    def margin(self) -> int:
+        """Pixels by which images are continued on every side before their patches are scored."""
+        return self.patch // 2 if self.patch is not None and self.border else 0
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the grid of patches over an image of `size`; (1, 1) of whole images."""
+        return (1, 1) if self.patch is None else self.grid_of(self.patch)
+
+    def grid_of(self, side: int) -> tuple[int, int]:
+        """Give rows and columns of the grid of squares of a side, pixels, over an image of `size`."""
+        height, width = (length + 2 * self.margin for length in self.size)
+        return grid_shape(height, width, side, self.stride)
+
+    def patches_along(self, area: int) -> int:
+        """Give how many patches of the grid lie along a side of an area."""
+        assert self.patch is not None
+        return (area - self.patch) // self.stride + 1
+
+    def _check_area(self, area: int) -> None:
+        most = min(self.size) + 2 * self.margin
+        if self.patch is None or not self.patch < area <= most or (area - self.patch) % self.stride:
+            wanted = (
+                "none, of whole images,"
+                if self.patch is None
+                else (f"sides of {self.patch} pixels and a multiple of {self.stride} more, up to {most},")
+            )
+            raise ValueError(f"areas: {wanted} required, got {area}")
