@@ -165,8 +165,8 @@ class Detector:
         """Draw a heat map of each image.
 
         Args:
-            images: (N, 3, H, W), uint8 0–255 or floating point 0–1, on any device, at least as large as a patch, at the
-                scale of the images it was fitted on; with a density per location, of `config.size`.
+            images: (N, 3, H, W), uint8 0–255 or floating point 0–1, on any device, at least as large as a patch and as
+                the areas, at the scale of the images it was fitted on; with a density per location, of `config.size`.
             progress: wraps the batches, for a progress bar.
 
         Returns:
@@ -355,7 +355,8 @@ class Detector:
             wanted = "H, W" if free else f"{size[0]}, {size[1]}"
             raise ValueError(f"{who}: images of shape (N, 3, {wanted}) required, got {tuple(images.shape)}")
         if patch is not None:
-            grid_shape(images.shape[2], images.shape[3], patch, self.config.stride)
+            least = max([patch, *(area - 2 * self.config.margin for area in self.config.areas)])
+            grid_shape(images.shape[2], images.shape[3], least, self.config.stride)
 
 
 def hold_out(images: Tensor, share: float = 0.2) -> tuple[Tensor, Tensor]:

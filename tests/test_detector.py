@@ -286,7 +286,10 @@ def test_images_of_another_size_are_refused_where_they_cannot_be_scored(fitted: 
             fitted.score(turned)
         return
     assert fitted.localize(turned).shape == (4, 72, 40)
-    with pytest.raises(ValueError, match="patch grid: an image of at least 24×24 pixels required, got 23×40"):
+    least = max([24, *fitted.config.areas])
+    with pytest.raises(
+        ValueError, match=f"patch grid: an image of at least {least}×{least} pixels required, got 23×40"
+    ):
         fitted.localize(draw_images(2, size=(23, 40)))
 
 
@@ -475,6 +478,16 @@ def test_the_grid_of_areas_is_thinned_until_few_enough_are_left() -> None:
 def test_areas_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(PATCHES, **settings)
+
+
+def test_images_are_at_least_as_large_as_the_areas() -> None:
+    for border, least in ((False, 40), (True, 24)):
+        fitted = make_fitted(replace(PATCHES, areas=(40,), border=border))
+        assert fitted.localize(draw_images(1, size=(least, 56))).shape == (1, least, 56)
+        with pytest.raises(
+            ValueError, match=f"an image of at least {least}×{least} pixels required, got {least - 1}×56"
+        ):
+            fitted.localize(draw_images(1, size=(least - 1, 56)))
 
 
 def test_a_detector_has_a_density_for_each_area(patches: Detector) -> None:
