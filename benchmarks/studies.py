@@ -76,6 +76,13 @@ def _jittered(jitter: float) -> Task:
     return lambda reference: PretextTask(CutPaste(jitter=jitter), CutPasteScar(jitter=jitter, reference=reference))
 
 
+def _from_others(jitter: float) -> Task:
+    """Give the 3-way task whose patches are cut out of other images."""
+    return lambda reference: PretextTask(
+        CutPaste(jitter=jitter, source="other"), CutPasteScar(jitter=jitter, reference=reference, source="other")
+    )
+
+
 def _on_crops(name: str, network: NetworkConfig, *scorings: tuple[str, DetectorConfig]) -> Study:
     """Give a row of the patch recipe: random crops as large as the patches, AdamW, strongly jittered patches."""
     return Study(name, _jittered(0.3), network, scorings, None, batch=24, optimizer="adamw", learning_rate=1e-3)
@@ -98,9 +105,12 @@ def _localization() -> list[Study]:
         for more, border in (("", False), (", border", True))
     )
     small = tuple((name, replace(scoring, patch=32)) for name, scoring in scorings)
-    ours = _on_crops("PatchNet 64/4", PATCHNET, *scorings)
+    areas = (", area 128", replace(grid, areas=(128,)))
+    ours = _on_crops("PatchNet 64/4", PATCHNET, *scorings, areas)
+    others = replace(ours, name="PatchNet 64/4 from others", task=_from_others(0.3))
     return [
         ours,
+        replace(others, scorings=(scorings[0], scorings[1], areas)),
         replace(ours, name="PatchNet 64/4 untrained", task=None),
         replace(
             ours, name="PatchNet 64/4 otherwise", scorings=((", per location", replace(grid, density="location")),)
@@ -125,10 +135,6 @@ def _open_points(base: Study, jitter: float) -> list[Study]:
     def on_object(reference: Reference) -> PretextTask:
         return PretextTask(*(OnForeground(one) for one in _jittered(jitter)(reference).transforms))
 
-    def from_others(reference: Reference) -> PretextTask:
-        scar = CutPasteScar(jitter=jitter, reference=reference, source="other")
-        return PretextTask(CutPaste(jitter=jitter, source="other"), scar)
-
     def two_uniforms(reference: Reference) -> PretextTask:
         cutpaste = CutPaste(jitter=jitter, aspect_distribution="two_uniforms")
         return PretextTask(cutpaste, CutPasteScar(jitter=jitter, reference=reference))
@@ -146,7 +152,7 @@ def _open_points(base: Study, jitter: float) -> list[Study]:
         replace(base, name="base jitter 0.3", base_jitter=0.3),
         replace(base, name="aspect from two uniforms", task=two_uniforms),
         replace(base, name="on the object", task=on_object),
-        replace(base, name="patch from another image", task=from_others),
+        replace(base, name="patch from another image", task=_from_others(jitter)),
     ]
     if base.network.backbone == "resnet18":
         rows.append(replace(base, name="features of layer3", network=replace(base.network, stage="layer3")))

@@ -58,8 +58,8 @@ def train_network(
         ValueError, FloatingPointError, MemoryError: as `train` does.
     """
     on_crops = config.crop is not None
-    scar = CutPasteScar(reference=None if on_crops else 256, jitter=config.jitter)
-    task = PretextTask(CutPaste(jitter=config.jitter), scar)
+    scar = CutPasteScar(reference=None if on_crops else 256, jitter=config.jitter, source=config.source)
+    task = PretextTask(CutPaste(jitter=config.jitter, source=config.source), scar)
     base = BaseAugmentation(shift=0.0 if on_crops else 0.05)  # a random crop is a random shift
     training = Training(network, task, config, base, fabric)
     if state is not None:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from fastcutpaste.functional import random_crops
 from fastcutpaste.launch import PRECISIONS, Precision
 from fastcutpaste.tasks import PretextTask
+from fastcutpaste.transforms import SOURCES, Source
 
 OPTIMIZERS = ("sgd", "adamw")
 ADAMW_RATE = 1e-3  # a learning rate that suits it
@@ -26,6 +27,9 @@ class TrainConfig:
         batch: images a step, before the pretext task multiplies them by its classes, all processes together.
         crop: side of the square crop taken from each image before anything is pasted, pixels; None: whole images.
         jitter: largest change of brightness, contrast, saturation and hue of what is pasted.
+        source: where it is cut out: of the "same" image, as in the paper, or of the "other" that is before it in the
+            batch (of several processes: in the part of one), for images that differ among each other, in exposure or
+            surface, where a patch of the same image can hardly be seen.
         optimizer: "sgd", as in the paper, or "adamw", which learned faster in trials of a few hundred steps.
         learning_rate: at the first step; one cosine takes it to 0 at the last.
         momentum: of SGD.
@@ -47,6 +51,7 @@ class TrainConfig:
     batch: int = 32
     crop: int | None = None
     jitter: float = 0.1
+    source: Source = "same"
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 0.03
     momentum: float = 0.9
@@ -70,6 +75,8 @@ class TrainConfig:
             raise ValueError(f"head_steps: from 0 to the {self.steps} steps required, got {self.head_steps}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision: one of {', '.join(PRECISIONS)} required, got {self.precision!r}")
+        if self.source not in SOURCES:
+            raise ValueError(f"source: one of {', '.join(SOURCES)} required, got {self.source!r}")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer: one of {', '.join(OPTIMIZERS)} required, got {self.optimizer!r}")
         if self.seed < 0:

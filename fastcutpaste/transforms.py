@@ -13,6 +13,7 @@ from fastcutpaste.functional import Pasted, paste, paste_images, translate
 from fastcutpaste.placement import DRAWS, AspectDistribution, Patches, combined, place_cutpaste, place_scar, uniform
 
 Source = Literal["same", "other"]
+SOURCES: tuple[Source, ...] = ("same", "other")
 
 
 class PatchTransform(nn.Module):
@@ -269,6 +270,6 @@ class BaseAugmentation(nn.Module):
 
 
 def _checked_source(source: Source) -> Source:
-    if source not in ("same", "other"):
+    if source not in SOURCES:
         raise ValueError(f"source: 'same' or 'other' required, got {source!r}")
     return source

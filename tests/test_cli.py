@@ -20,6 +20,7 @@ from fastcutpaste.console import people
 from fastcutpaste.dali_batches import has_dali
 from fastcutpaste.detector import Detector
 from fastcutpaste.runs import claim
+from fastcutpaste.train import Training
 from fastcutpaste.watch import StepProfile
 
 QUICK = ("--size", "48x64", "--crop", "24", "--stride", "12", "--steps", "2", "--batch", "2")
@@ -91,6 +92,20 @@ def test_train_leaves_a_detector_and_a_log(trained):
     assert detector.provenance["data"] == {"source": "tile", "images": 5, "mean": detector.provenance["data"]["mean"]}
     assert detector.provenance["training"]["seed"] == 0
     assert (out / "training.csv").read_text().startswith("step,loss,accuracy,learning_rate,images_per_s\n2,")
+
+
+def test_what_is_pasted_comes_from_where_source_says(category, tmp_path, monkeypatch):
+    tasks = []
+
+    def watched(network, task, *others):
+        tasks.append(task)
+        return Training(network, task, *others)
+
+    monkeypatch.setattr("fastcutpaste.recipe.Training", watched)
+    result, _ = run("train", category, "--out", tmp_path / "run", *QUICK, "--source", "other")
+    assert Detector.load(result["detector"]).provenance["training"]["source"] == "other"
+    run("train", category, "--out", tmp_path / "run", *QUICK, "--overwrite")
+    assert [[one.source for one in task.transforms] for task in tasks] == [["other"] * 2, ["same"] * 2]
 
 
 def test_a_run_that_reads_its_images_anew_is_the_same_and_can_be_profiled(category, tmp_path):

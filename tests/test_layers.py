@@ -57,7 +57,7 @@ LAYERS = {
     "adapters/torchvision": (7, {"checks", "placement", "transforms"}),
     "__init__": (7, {"baselines", "color", "foreground", "functional", "placement", "tasks", "transforms"}),
     "launch": (3, {"model"}),
-    "step": (7, {"functional", "launch", "tasks"}),
+    "step": (7, {"functional", "launch", "tasks", "transforms"}),
     "train": (8, {"launch", "model", "placement", "seeds", "step", "tasks", "transforms"}),
     "checkpoint": (9, {"files", "train"}),
     "watch": (9, {"console", "files", "step", "train"}),
@@ -92,7 +92,7 @@ LAYERS = {
     "cli/train": (
         11,
         {"batches", "checkpoint", "cli/options", "console", "dali_batches", "data", "detector", "detector_config"}
-        | {"ensemble", "launch", "metrics", "model", "recipe", "runs", "step"},
+        | {"ensemble", "launch", "metrics", "model", "recipe", "runs", "step", "transforms"},
     ),
     "cli/evaluate": (11, {"cli/options", "console", "data", "ensemble", "runs"}),
     "cli/predict": (

@@ -228,6 +228,7 @@ def test_the_defaults_and_presets_are_the_papers() -> None:
         ("momentum", math.inf),
         ("jitter", -0.1),
         ("optimizer", "adam"),
+        ("source", "others"),
         ("weight_decay", -1e-5),
         ("precision", "fp8"),
         ("head_steps", -1),

@@ -36,6 +36,7 @@ from fastcutpaste.model import Network, NetworkConfig
 from fastcutpaste.recipe import Batches, check_facts, facts_of, provenance_of, take_up, train_network
 from fastcutpaste.runs import CHECKPOINT_FILE, DETECTOR_FILE, claim, complete, is_complete
 from fastcutpaste.step import ADAMW_RATE, OPTIMIZERS, PRESETS, TrainConfig
+from fastcutpaste.transforms import SOURCES
 
 READ = ("auto", "resident", "stream", "dali")
 
@@ -91,6 +92,9 @@ class _Images:
                                                                  "[default: sgd, as in the paper]")  # fmt: skip
 @click.option("--learning-rate", type=float, help="At the first update.  [default: 0.03; adamw: 0.001]")
 @click.option("--jitter", type=float, help="Largest change of color of what is pasted, instead of the preset's.")
+@click.option("--source", type=click.Choice(SOURCES), default="same", show_default=True,
+              help="Where what is pasted is cut out: of the image itself, or of another; for images that differ in "
+                   "exposure or surface.")  # fmt: skip
 @click.option("--backbone", help="patchnet: heat maps in one pass; or any torchvision or timm classification model.  "
                                  "[default: resnet18; quick: patchnet]")  # fmt: skip
 @click.option("--weights", help="'imagenet', or a local file of the backbone's weights.  [default: from scratch]")
@@ -125,9 +129,9 @@ class _Images:
 @click.option("--profile", is_flag=True, help="Write where the time of a step goes into OUT/profile.")
 def train(
     data: Path, out: Path, preset: str, size: str, crop: int, stride: int, steps: int | None, batch: int | None,
-    optimizer: Any, learning_rate: float | None, jitter: float | None, backbone: str | None, weights: str | None,
-    stage: str | None, density: Any, border: bool, areas: str, fpr: float, held_out: float, seeds: str, precision: Any,
-    compiled: bool | None, read: str, device: str, devices: int, num_nodes: int,
+    optimizer: Any, learning_rate: float | None, jitter: float | None, source: Any, backbone: str | None,
+    weights: str | None, stage: str | None, density: Any, border: bool, areas: str, fpr: float, held_out: float,
+    seeds: str, precision: Any, compiled: bool | None, read: str, device: str, devices: int, num_nodes: int,
     resume: bool, accept_changes: bool, save_minutes: float, save_steps: int | None, overwrite: bool, profile: bool,
 ) -> None:  # fmt: skip
     """Train a detector on the normal images in DATA: an MVTec category (train/good), or a plain folder of images."""
@@ -148,6 +152,7 @@ def train(
         optimizer=optimizer or base.optimizer,
         learning_rate=rate if learning_rate is None else learning_rate,
         jitter=base.jitter if jitter is None else jitter,
+        source=source,
         crop=crop or None,
         head_steps=base.head_steps * total // base.steps,
         precision=precision,
