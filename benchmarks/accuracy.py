@@ -29,7 +29,7 @@ from torch import Tensor
 from benchmarks.accuracy_page import write_page
 from benchmarks.accuracy_pictures import draw_pictures, show_maps
 from benchmarks.rows import RESULTS, commit, name_of
-from benchmarks.sets import CIFAR_CLASSES, Data, Test, make_brick, read_cifar, read_folder, read_mnist
+from benchmarks.sets import CIFAR_CLASSES, USUAL_SIZE, Data, Test, make_brick, read_cifar, read_folder, read_mnist
 from benchmarks.studies import STUDIES, Study
 from fastcutpaste.batches import image_batches
 from fastcutpaste.cli.options import seeds_of
@@ -145,7 +145,7 @@ def run(name: str, study: Study, data: Data, seed: int, budget: Budget, weights:
                 weights.name if weights and study.pretrained else "random", *figures, round(taken, 1), milliseconds,
                 len(scores), name_of(device),
                 torch.get_num_threads(), torch.__version__, commit(), date.today().isoformat(),
-                command_of(name, study, seed, budget),
+                command_of(name, study, seed, budget, data.size),
             ))  # fmt: skip
             if scores_in is not None:
                 path = scores_of(scores_in, outcomes[-1])
@@ -204,9 +204,10 @@ def ensembles(folder: Path, outcomes: list[Outcome]) -> list[Outcome]:
     return together
 
 
-def command_of(name: str, study: Study, seed: int, budget: Budget) -> str:
+def command_of(name: str, study: Study, seed: int, budget: Budget, size: int | None) -> str:
     """Give the command that measures a row again; where the data lies is left to who runs it."""
     how = f"--steps {budget.steps}" if budget.minutes is None else f"--minutes {budget.minutes:g}"
+    how += "" if size in (None, USUAL_SIZE) else f" --size {size}"
     where = {"synthetic": "--mnist DIR", "cifar10": "--cifar FILE"}.get(name, "--folders DIR")
     row = shlex.quote(study.name)
     return f"python -m benchmarks.accuracy --study {shlex.quote(name)} --rows {row} --seeds {seed} {how} {where}"
@@ -250,7 +251,7 @@ def parse(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--study", nargs="+", choices=list(STUDIES), default=["localization"])
     parser.add_argument("--rows", nargs="+", help="of the studies, by name; all if left out")
     parser.add_argument("--folders", nargs="+", type=Path, help="categories in MVTec's layout; brick if left out")
-    parser.add_argument("--size", type=int, default=256, help="of their images, pixels")
+    parser.add_argument("--size", type=int, default=USUAL_SIZE, help="of their images, pixels")
     parser.add_argument("--mnist", type=Path, help="folder of MNIST's IDX files")
     parser.add_argument("--cifar", type=Path, help="CIFAR-10 as .tar.gz of train/<class>/*.jpg and test/<class>/*.jpg")
     parser.add_argument("--classes", nargs="+", choices=CIFAR_CLASSES, default=CIFAR_CLASSES, help="of CIFAR-10")

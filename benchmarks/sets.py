@@ -20,6 +20,7 @@ from fastcutpaste.demo import make_demo
 from fastcutpaste.detector import hold_out
 
 Byte = NDArray[np.uint8]
+USUAL_SIZE = 256  # pixels, the paper's
 MNIST_SIDE = 32  # pixels: 28, and 2 on every side
 SHAPES = ("digit", "square", "ellipse", "heart", "square, natural", "ellipse, natural", "heart, natural")
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -45,10 +46,11 @@ class Data:
     normal: Tensor
     calibration: Tensor
     tests: dict[str, Test]
+    size: int | None = None  # that was chosen for the images, pixels; None: there is no choice
 
 
-def read_folder(root: Path, size: int = 256) -> Data:
-    """Read one category in MVTec's layout, images and masks resized to a square."""
+def read_folder(root: Path, size: int = USUAL_SIZE) -> Data:
+    """Read one category in MVTec's layout, images and masks resized to a square; an unusual size is part of the name."""
     normal, calibration = hold_out(load_images(find_training_images(root).paths, (size, size)).pixels)
     found = find_test_images(root)
     masks = [
@@ -56,8 +58,8 @@ def read_folder(root: Path, size: int = 256) -> Data:
     ]
     kinds = [path.parent.name for path in found.paths]
     test = Test(load_images(found.paths, (size, size)).pixels, torch.as_tensor(found.labels), masks, kinds)
-    return Data(root.parent.name if root.parent.name.startswith("mvtec") else root.name, normal, calibration,
-                {root.name: test})  # fmt: skip
+    name = root.parent.name if root.parent.name.startswith("mvtec") else root.name
+    return Data(name if size == USUAL_SIZE else f"{name} at {size}²", normal, calibration, {root.name: test}, size)
 
 
 def make_brick() -> Data:

@@ -105,12 +105,12 @@ def _localization() -> list[Study]:
         for more, border in (("", False), (", border", True))
     )
     small = tuple((name, replace(scoring, patch=32)) for name, scoring in scorings)
-    areas = (", area 128", replace(grid, areas=(128,)))
+    areas = (", areas 128, 192", replace(grid, areas=(128, 192)))
     ours = _on_crops("PatchNet 64/4", PATCHNET, *scorings, areas)
     others = replace(ours, name="PatchNet 64/4 from others", task=_from_others(0.3))
     return [
         ours,
-        replace(others, scorings=(scorings[0], scorings[1], areas)),
+        replace(others, scorings=(scorings[0], areas)),
         replace(ours, name="PatchNet 64/4 untrained", task=None),
         replace(
             ours, name="PatchNet 64/4 otherwise", scorings=((", per location", replace(grid, density="location")),)
