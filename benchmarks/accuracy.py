@@ -35,6 +35,7 @@ from fastcutpaste.batches import image_batches
 from fastcutpaste.cli.options import seeds_of
 from fastcutpaste.dense import score_maps
 from fastcutpaste.detector import Detector
+from fastcutpaste.detector_config import DetectorConfig
 from fastcutpaste.files import written_whole
 from fastcutpaste.gradcam import grad_cam
 from fastcutpaste.metrics import image_auroc, pixel_auroc, pro_auc
@@ -134,8 +135,7 @@ def run(name: str, study: Study, data: Data, seed: int, budget: Budget, weights:
     taken = learn(network, study, normal, steps, seed)
     print(f"{name}: {study.name}, {data.name}, seed {seed}: {steps} steps in {taken:.0f} s", flush=True)
     outcomes = []
-    for (_, scoring), row in zip(study.scorings, study.rows, strict=True):
-        config = replace(scoring, size=(normal.shape[-2], normal.shape[-1]))
+    for row, config in scorings_of(study, data):
         detector = Detector(network, config).fit(normal, data.calibration)
         for category, test in data.tests.items():
             figures, milliseconds, scores, maps = measure(detector, test)
@@ -160,6 +160,14 @@ def run(name: str, study: Study, data: Data, seed: int, budget: Budget, weights:
                 if maps is not None:
                     show_maps(test, maps, path.with_suffix(".jpg"))
     return outcomes
+
+
+def scorings_of(study: Study, data: Data) -> list[tuple[str, DetectorConfig]]:
+    """Give the rows of a study, each with its way of scoring images of this size; areas that are larger have none."""
+    height, width = data.normal.shape[-2:]
+    rows = zip(study.rows, study.scorings, strict=True)
+    fitting = [(row, scoring) for row, (_, scoring) in rows if max((0, *scoring.areas)) <= min(height, width)]
+    return [(row, replace(scoring, size=(height, width))) for row, scoring in fitting]
 
 
 def measure(detector: Detector, test: Test) -> tuple[list[float], float, Tensor, Tensor | None]:
@@ -296,7 +304,7 @@ def main(words: list[str] | None = None) -> None:
                     kept = {one.key for one in read(arguments.out)}
                     wanted = {
                         (name, row, data.name, test, seed, asked, name_of(device))
-                        for row in study.rows
+                        for row, _ in scorings_of(study, data)
                         for test in data.tests
                     }
                     if wanted <= kept:

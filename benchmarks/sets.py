@@ -50,7 +50,7 @@ class Data:
 
 
 def read_folder(root: Path, size: int = USUAL_SIZE) -> Data:
-    """Read one category in MVTec's layout, images and masks resized to a square; an unusual size is part of the name."""
+    """Read a category in MVTec's layout, images and masks resized to a square; an unusual size is part of the name."""
     normal, calibration = hold_out(load_images(find_training_images(root).paths, (size, size)).pixels)
     found = find_test_images(root)
     masks = [

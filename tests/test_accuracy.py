@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks is no part of the package
@@ -115,6 +116,29 @@ def test_pictures_are_drawn_of_patches_and_of_whole_images(tmp_path):
         assert path.read_text().count("</svg>") == 1
     accuracy_pictures.show_maps(test, detector.localize(test.images), tmp_path / "maps.jpg")
     assert (tmp_path / "maps.jpg").stat().st_size > 1000
+
+
+def test_images_of_another_size_are_rows_of_their_own_and_areas_have_to_fit_into_them(monkeypatch, tmp_path):
+    """A category of 72² and its defect in the lower right; the row is also scored by areas of 128, which do not fit."""
+    for i, name in enumerate(["train/good/0", "train/good/1", "train/good/2", "test/good/3", "test/hole/4"]):
+        pixels = np.random.default_rng(i).integers(100, 156, (96, 96), dtype=np.uint8)
+        mask = np.zeros((96, 96), np.uint8)
+        mask[70:, 70:] = 255
+        for path, image in ((f"{name}.png", pixels), ("ground_truth/hole/4_mask.png", mask)):
+            (tmp_path / "tile" / path).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(tmp_path / "tile" / path)
+    out = tmp_path / "accuracy.csv"
+    words = ["--study", "localization", "--rows", "PatchNet 64/4 from others", "--steps", "1", "--out", str(out)]
+    monkeypatch.setattr(accuracy, "learn", lambda *_: 1.0)
+    for size in ("72", "96"):
+        accuracy.main([*words, "--folders", str(tmp_path / "tile"), "--size", size])
+    rows = accuracy.read(out)
+    assert [(row.row, row.data, row.category) for row in rows] == [
+        ("PatchNet 64/4 from others", f"tile at {size}²", "tile") for size in (72, 96)
+    ]
+    assert "--steps 1 --size 72 --folders DIR" in rows[0].command
+    monkeypatch.setattr(accuracy, "learn", lambda *_: pytest.fail("measured again"))
+    accuracy.main([*words, "--folders", str(tmp_path / "tile"), "--size", "72"])
 
 
 def test_a_budget_ends_the_study_before_the_next_row(tiny, monkeypatch, tmp_path):
