@@ -11,6 +11,7 @@ from sklearn.manifold import TSNE
 from torch import Tensor
 
 from benchmarks.sets import Test
+from fastcutpaste.dense import score_maps
 from fastcutpaste.detector import Detector
 from fastcutpaste.files import written_whole
 from fastcutpaste.functional import random_crops
@@ -61,17 +62,17 @@ def draw_pictures(
 
 
 def show_maps(test: Test, maps: Tensor, path: Path, most: int = 6) -> None:
-    """Draw the heat maps of one good image and some defective ones, of each kind in turn."""
+    """Draw the heat maps of one good image and some defective ones, of each kind in turn.
+
+    Full color is the median score of defective images: of their highest, a few would leave the others pale.
+    """
     by_kind = [[i for i, kind in enumerate(test.kinds) if kind == one] for one in dict.fromkeys(test.kinds)]
     turns = [
         i for turn in zip_longest(*sorted(by_kind, key=lambda group: test.kinds[group[0]] == "good")) for i in turn
     ]
     shown = [i for i in turns if i is not None and test.kinds[i] != "good"][: most - 1]
     shown += [i for i, kind in enumerate(test.kinds) if kind == "good"][:1]
-    low, high = (
-        float(maps[~test.labels].median()),
-        float(maps[:: max(1, len(maps) // 50)].flatten().topk(100).values[-1]),
-    )
+    low, high = float(maps[~test.labels].median()), float(score_maps(maps[test.labels]).median())
     masks = [test.masks[i] for i in shown] if test.masks else None
     write_heat_maps([test.images[i] for i in shown], [maps[i] for i in shown], path, low=low, high=high, masks=masks)
 

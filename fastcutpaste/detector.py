@@ -131,7 +131,7 @@ class Detector:
             self._features_of_all(part) if located else self._features(continue_edges(part, margin), stride)
             for part in parts
         )
-        self.area_densities = tuple(self._fit_area(area, images, progress) for area in self.config.areas)
+        self.area_densities = self._fit_areas(images, progress)
         if self.config.patch is None:
             scores = middle = self.score(calibration, progress)
         else:
@@ -265,16 +265,21 @@ class Detector:
             raise ValueError(f"{path}: a whole detector file required, got one that is damaged: {reason}") from error
         return detector.to(device)
 
-    def _fit_area(self, area: int, images: Tensor, progress: Progress | None) -> Density:
-        """Fit a density on the features of areas of normal images."""
-        step, along = self._fit_step(len(images), self.config.grid_of(area)), self.config.patches_along(area)
-        parts: Iterable[Tensor] = self._batches(images)
+    def _fit_areas(self, images: Tensor, progress: Progress | None) -> tuple[Density, ...]:
+        """Fit a density on the features of each kind of area of normal images, in one pass over them."""
+        areas, config = self.config.areas, self.config
+        if not areas:
+            return ()
+        batches: Iterable[Tensor] = self._batches(images)
         if progress is not None:
-            parts = progress(parts, len(images), f"fitting areas of {area} pixels")
-        continued = (continue_edges(part, self.config.margin) for part in parts)
-        grids = (torch.cat(list(self._features_by_slabs(part)), 1) for part in continued)
-        density = make_density(self.config.density)
-        return density.fit(widen_patches(grid, along)[:, ::step, ::step] for grid in grids)
+            batches = progress(batches, len(images), "fitting the areas")
+        kept: list[list[Tensor]] = [[] for _ in areas]
+        for batch in batches:
+            grid = torch.cat(list(self._features_by_slabs(continue_edges(batch, config.margin))), 1)
+            for parts, area in zip(kept, areas, strict=True):
+                step = self._fit_step(len(images), config.grid_of(area))
+                parts.append(widen_patches(grid, config.patches_along(area))[:, ::step, ::step].contiguous())
+        return tuple(make_density(config.density).fit(parts) for parts in kept)
 
     def _grids(self, continued: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Give the side of the patches, and of each kind of area, pixels, and the scores (B, h, w) of their grid."""

@@ -268,9 +268,10 @@ def test_progress_sees_every_batch() -> None:
         heard.append((sum(len(batch) for batch in batches), total, what))
         return batches
 
-    for config in (PATCHES, WHOLE):
+    for config in (PATCHES, WHOLE, replace(PATCHES, areas=(32, 40))):
         Detector(network(), config).fit(*hold_out(draw_images(10)), progress)
-        assert heard == [(8, 8, "fitting the density"), (2, 2, "scoring")]
+        areas = [(8, 8, "fitting the areas")] if config.areas else []
+        assert heard == [(8, 8, "fitting the density"), *areas, (2, 2, "scoring")]
         heard.clear()
 
 
