@@ -455,3 +455,18 @@ def test_errors_of_settings_and_states_say_what_came() -> None:
     names = r"gaussian \(mean, whitening, offset\) or kernel \(.*\) or location \(mean, directions, scale\)"
     with pytest.raises(ValueError, match=f"density_from_state: tensors of {names} required, got none"):
         density_from_state({})
+
+
+def test_choosing_the_nearest_features_takes_no_more_memory_than_a_few_copies_of_them() -> None:
+    """In a process of its own, whose largest size is asked for before and after; 20 MB of features."""
+    code = """
+import resource, torch
+from fastcutpaste.density import NearestDensity
+torch.set_num_threads(1)
+features = torch.randn(20_000, 256)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+NearestDensity().fit(features)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 150_000  # KiB
