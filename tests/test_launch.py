@@ -82,8 +82,8 @@ def category(tmp_path_factory):
 def test_the_command_trains_on_two_devices_and_leaves_one_run(category, tmp_path):
     done = launch(
         ["-m", "fastcutpaste", "train", category, "--out", tmp_path / "run", "--size", 32, "--crop", 16, "--stride", 8,
-         "--backbone", "shufflenet_v2_x0_5", "--steps", 4, "--batch", 4, "--device", "cpu", "--devices", 2,
-         "--save-steps", 2],
+         "--backbone", "shufflenet_v2_x0_5", "--precision", "fp32", "--steps", 4, "--batch", 4, "--device", "cpu",
+         "--devices", 2, "--save-steps", 2],
         tmp_path,
     )  # fmt: skip
     assert done.stdout.count("{") == 1
@@ -98,7 +98,8 @@ def test_two_devices_score_each_image_once_and_in_the_order_given(tmp_path):
     write_demo(
         make_demo("brick", size=48, train_count=6, calibration_count=2, good_count=3, defect_count=4), tmp_path / "b"
     )
-    train = ["--size", 48, "--crop", 24, "--stride", 12, "--steps", 2, "--batch", 2, "--backbone", "shufflenet_v2_x0_5"]
+    train = ["--size", 48, "--crop", 24, "--stride", 12, "--steps", 2, "--batch", 2, "--backbone", "shufflenet_v2_x0_5",
+             "--precision", "fp32"]  # fmt: skip
     launch(["-m", "fastcutpaste", "train", tmp_path / "b", "--out", tmp_path / "run", *train], tmp_path)
 
     def told(*arguments):
