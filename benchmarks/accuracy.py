@@ -154,7 +154,7 @@ def run(name: str, study: Study, data: Data, seed: int, budget: Budget, weights:
                 with written_whole(path) as temporary:
                     save_file({"scores": scaled, "labels": test.labels}, temporary)
             if pictures is not None and study.task is not None and test.kinds:
-                path = pictures / f"{name}, {row}, {category}, seed {seed}.svg".replace("/", " by ")
+                path = pictures / f"{name}, {row}, {data.name}, {category}, seed {seed}.svg".replace("/", " by ")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 draw_pictures(detector, study.task(study.reference), data.normal, test, scores, path)
                 if maps is not None:

@@ -172,14 +172,14 @@ def slabs(images: Tensor, patch: int, stride: int, rows: int) -> list[Tensor]:
 
 
 def receptive_field(patch: int) -> Tensor:
-    """Give the Gaussian (patch,), peak 1, by which one patch's score spreads over its rows, and so over its columns.
+    """Give the logarithm (patch,) of the Gaussian, peak 1, that spreads a patch's score over its rows and its columns.
 
     Source: Liznerski et al. 2021 (FCDD): standard deviation 10 px from a patch of 32 px, log10(0.45·patch + 1) + 0.25
         below; taken over by Li et al. 2021, §2.4.
     """
     sigma = 10.0 if patch >= 32 else math.log10(0.45 * patch + 1) + 0.25
     offset = torch.arange(patch) - (patch - 1) / 2
-    return torch.exp(-(offset**2) / (2 * sigma**2))  # (patch,)
+    return -(offset**2) / (2 * sigma**2)  # (patch,)
 
 
 def spread_scores(
@@ -224,8 +224,10 @@ def reach_weights(length: int, count: int, patch: int, stride: int, normalized: 
     pixel = torch.arange(length)
     below = (pixel // stride).clamp(max=count - 1) * stride + patch - 1  # lower end of the last patch that may reach it
     offset = torch.minimum(pixel, below)[:, None] - torch.arange(count) * stride  # (length, count), inside the patch
-    weight = receptive_field(patch)[offset.clamp(0, patch - 1)] * ((offset >= 0) & (offset < patch))
-    return weight / weight.sum(1, keepdim=True) if normalized else weight
+    exponent = receptive_field(patch)[offset.clamp(0, patch - 1)]
+    exponent = exponent.masked_fill((offset < 0) | (offset >= patch), -math.inf)
+    # Some 150 pixels from the middle the Gaussian is 0 in float32, and so may the sum be: softmax is safe there.
+    return exponent.softmax(1) if normalized else exponent.exp()
 
 
 def resize_map(score_map: Tensor, size: tuple[int, int]) -> Tensor:

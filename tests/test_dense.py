@@ -11,6 +11,7 @@ from fastcutpaste.dense import (
     embed_patches,
     fitting_chunk,
     grid_shape,
+    reach_weights,
     resize_map,
     score_maps,
     slabs,
@@ -286,3 +287,9 @@ def test_widened_features_are_the_mean_of_all_patches_inside(along: int) -> None
     expected = windows.mean((-2, -1))  # (B, h - along + 1, w - along + 1, D)
     assert expected.shape == (2, 6 - along, 9 - along, 3)
     torch.testing.assert_close(widen_patches(features, along), torch.from_numpy(expected))
+
+
+@pytest.mark.parametrize("side", [288, 292, 384, 1024])
+def test_weights_of_large_squares_are_finite_up_to_the_border_and_sum_to_one(side: int) -> None:
+    weights = reach_weights(1024, (1024 - side) // 4 + 1, side, 4, True)
+    torch.testing.assert_close(weights.sum(1), torch.ones(1024))
