@@ -21,12 +21,14 @@ class DetectorConfig:
             the paper: the outermost patches end with the image, and their scores are spread to its edge.
         areas: sides of larger squares, pixels, that are scored too, each by the mean of the features of the patches in
             it and with a density of its own; the heat map is the mean of all. For defects larger than a patch, which
-            looks normal in their midst: a worn region, a large stain. Small defects are blurred by it. `patch` and a
-            multiple of `stride`.
+            looks normal in their midst: a worn region, a large stain. Small defects are blurred by it. Each is `patch`
+            and at least one `stride`, a whole number of them. Made for "gaussian": distances of the other densities are
+            not on one scale for different sides.
         density: "gaussian", "kernel" or "nearest", one for all patches; or "location", a Gaussian at every place of
             the grid.
         false_positive_rate: share of normal images the threshold lets be called defective.
-        fit_patches: most patches a density for all of them is fitted on; the grid is thinned out until they are fewer.
+        fit_patches: most patches, or areas of one side, that a density for all of them is fitted on; grids are thinned
+            out until they are fewer.
         chunk: patches, or whole images, a forward pass; bounds the memory, changes no score. None: what the free memory
             allows. A network that scores all patches in one pass has its own bound, see `Detector.localize`.
     """

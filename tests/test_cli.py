@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from fastcutpaste.cli import app, main
+from fastcutpaste.cli.options import areas_of
 from fastcutpaste.console import people
 from fastcutpaste.dali_batches import has_dali
 from fastcutpaste.detector import Detector
@@ -312,3 +313,13 @@ def test_conversions_are_said_on_stderr(trained, tmp_path):
     _, text = run("predict", trained[0], tmp_path / "deep.png")
     assert "note:" in text
     assert "16 bits" in text
+
+
+@pytest.mark.parametrize("text", ["big", ",", "128,,96", "-4"])
+def test_areas_that_are_no_sides_are_refused(text):
+    with pytest.raises(ValueError, match="--areas: sides in pixels such as 128 or 96,128 required, got"):
+        areas_of(text)
+
+
+def test_areas_are_read_in_the_order_given():
+    assert (areas_of(""), areas_of("128"), areas_of("96, 128")) == ((), (128,), (96, 128))

@@ -65,7 +65,7 @@ def size_of(text: str) -> tuple[int, int]:
 
 def areas_of(text: str) -> tuple[int, ...]:
     """Give the sides of --areas: "", "128" or "96,128"."""
-    parts = [part for part in text.split(",") if part.strip()]
+    parts = text.split(",") if text else []
     if not all(part.strip().isdecimal() for part in parts):
         raise ValueError(f"--areas: sides in pixels such as 128 or 96,128 required, got {text!r}")
     return tuple(int(part) for part in parts)
