@@ -1,6 +1,7 @@
 """Accuracy: the paper's tables measured anew, one row and seed after another, each kept as soon as it is finished.
 
     python -m benchmarks.accuracy --study localization --folders DATA/mvtec_ad_256/screw --minutes 8
+    python -m benchmarks.accuracy --study localization --folders DATA/mvtec_ad_256/screw --minutes 8 --planted
     python -m benchmarks.accuracy --study detection --folders MVTEC/*/ --steps 65536 --seeds 0-4
     python -m benchmarks.accuracy --study synthetic --mnist DATA/mnist/MNIST/raw --steps 1000 --seeds 0-2
     python -m benchmarks.accuracy --study cifar10 --cifar DATA/cifar10.tar.gz --steps 1000
@@ -29,7 +30,17 @@ from torch import Tensor
 from benchmarks.accuracy_page import write_page
 from benchmarks.accuracy_pictures import draw_pictures, show_maps
 from benchmarks.rows import RESULTS, commit, name_of
-from benchmarks.sets import CIFAR_CLASSES, USUAL_SIZE, Data, Test, make_brick, read_cifar, read_folder, read_mnist
+from benchmarks.sets import (
+    CIFAR_CLASSES,
+    USUAL_SIZE,
+    Data,
+    Test,
+    make_brick,
+    plant,
+    read_cifar,
+    read_folder,
+    read_mnist,
+)
 from benchmarks.studies import STUDIES, Study
 from fastcutpaste.batches import image_batches
 from fastcutpaste.cli.options import seeds_of
@@ -145,7 +156,7 @@ def run(name: str, study: Study, data: Data, seed: int, budget: Budget, weights:
                 weights.name if weights and study.pretrained else "random", *figures, round(taken, 1), milliseconds,
                 len(scores), name_of(device),
                 torch.get_num_threads(), torch.__version__, commit(), date.today().isoformat(),
-                command_of(name, study, seed, budget, data.size),
+                command_of(name, study, seed, budget, data),
             ))  # fmt: skip
             if scores_in is not None:
                 path = scores_of(scores_in, outcomes[-1])
@@ -212,10 +223,11 @@ def ensembles(folder: Path, outcomes: list[Outcome]) -> list[Outcome]:
     return together
 
 
-def command_of(name: str, study: Study, seed: int, budget: Budget, size: int | None) -> str:
+def command_of(name: str, study: Study, seed: int, budget: Budget, data: Data) -> str:
     """Give the command that measures a row again; where the data lies is left to who runs it."""
     how = f"--steps {budget.steps}" if budget.minutes is None else f"--minutes {budget.minutes:g}"
-    how += "" if size in (None, USUAL_SIZE) else f" --size {size}"
+    how += "" if data.size in (None, USUAL_SIZE) else f" --size {data.size}"
+    how += " --planted" if any("planted" in category for category in data.tests) else ""
     where = {"synthetic": "--mnist DIR", "cifar10": "--cifar FILE"}.get(name, "--folders DIR")
     row = shlex.quote(study.name)
     return f"python -m benchmarks.accuracy --study {shlex.quote(name)} --rows {row} --seeds {seed} {how} {where}"
@@ -246,11 +258,11 @@ def sets_of(study: str, arguments: argparse.Namespace) -> Iterator[Data]:
     elif study == "cifar10":
         for name in arguments.classes:
             yield read_cifar(arguments.cifar, name)
-    elif arguments.folders:
-        for folder in arguments.folders:
-            yield read_folder(folder, arguments.size)
     else:
-        yield make_brick()
+        for data in map(partial(read_folder, size=arguments.size), arguments.folders or []):
+            yield plant(data) if arguments.planted else data
+        if not arguments.folders:
+            yield plant(make_brick()) if arguments.planted else make_brick()
 
 
 def parse(words: list[str] | None) -> argparse.Namespace:
@@ -260,6 +272,8 @@ def parse(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", help="of the studies, by name; all if left out")
     parser.add_argument("--folders", nargs="+", type=Path, help="categories in MVTec's layout; brick if left out")
     parser.add_argument("--size", type=int, default=USUAL_SIZE, help="of their images, pixels")
+    parser.add_argument("--planted", action="store_true",
+                        help="measure on defects planted in held-out normal images: to choose settings by")  # fmt: skip
     parser.add_argument("--mnist", type=Path, help="folder of MNIST's IDX files")
     parser.add_argument("--cifar", type=Path, help="CIFAR-10 as .tar.gz of train/<class>/*.jpg and test/<class>/*.jpg")
     parser.add_argument("--classes", nargs="+", choices=CIFAR_CLASSES, default=CIFAR_CLASSES, help="of CIFAR-10")

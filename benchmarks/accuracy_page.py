@@ -36,7 +36,8 @@ def _table(study: str, outcomes: Sequence["Outcome"]) -> str:
     lines.append("|---" * len(_COLUMNS) + "|")
     averages: dict[tuple[str, str, str, str], list[float]] = defaultdict(list)
     for (data, category, row, budget, device), group in sorted(groups.items(), key=lambda item: _place(item[0], order)):
-        averages[data, row, budget, device].append(spread([one.image_auroc for one in group])["mean"])
+        if "planted" not in category:
+            averages[data, row, budget, device].append(spread([one.image_auroc for one in group])["mean"])
         cells = [f"{data}, {category}", row, budget + _steps(budget, group), str(len(group))]
         cells += [_figure(getattr(one, name) for one in group) for name in ("image_auroc", "pixel_auroc", "pro_auc")]
         cells.append(PAPER.get((study, row, category), ""))

@@ -4,7 +4,7 @@ import functools
 import gzip
 import io
 import tarfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastcutpaste.data import find_test_images, find_training_images, load_images, load_masks
+from fastcutpaste.defects import DEFECTS, plant_defect, to_bytes
 from fastcutpaste.demo import make_demo
 from fastcutpaste.detector import hold_out
 
@@ -26,6 +27,7 @@ SHAPES = ("digit", "square", "ellipse", "heart", "square, natural", "ellipse, na
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 LEAST_PIXELS = 12  # of a pasted shape
 VISIBLE_LEVELS = 24  # of 255: least mean change of a pasted shape's pixels
+EXPOSURES = (0.8, 1.25)  # least and most light of a planted test set that was exposed otherwise
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,37 @@ def make_brick() -> Data:
     labels = torch.tensor([kind != "good" for kind in demo.kinds])
     test = Test(demo.test, labels, list(demo.masks), list(demo.kinds))
     return Data("demo", demo.train, demo.calibration, {"brick": test})
+
+
+def plant(data: Data) -> Data:
+    """Test on defects planted in the images that are held out of training, to choose settings without test images.
+
+    Each image is tested twice, as it is and with a defect; kinds of defect take turns. A second test set is of the same
+    images, each multiplied by a factor of its own, 0.8 to 1.25: a camera exposes otherwise than on the day of training.
+    """
+    random = np.random.default_rng(0)
+    clean = data.calibration.numpy()
+    names = list(DEFECTS)
+    planted = [_plant_in_color(image, names[i % len(names)], random) for i, image in enumerate(clean)]
+    images = np.concatenate([clean, np.stack([image for image, _ in planted])])
+    masks = [np.zeros(clean.shape[2:], np.bool_)] * len(clean) + [mask for _, mask in planted]
+    kinds = ["good"] * len(clean) + [names[i % len(names)] for i in range(len(clean))]
+    factors = np.exp(random.uniform(*np.log(EXPOSURES), len(images)))
+    exposed = np.stack([to_bytes(image * factor) for image, factor in zip(images, factors, strict=True)])
+    labels, together = torch.arange(len(images)) >= len(clean), [torch.from_numpy(mask) for mask in masks]
+    category = next(iter(data.tests))
+    tests = {
+        f"{category}, planted": Test(torch.from_numpy(images), labels, together, kinds),
+        f"{category}, planted, other exposures": Test(torch.from_numpy(exposed), labels, together, kinds),
+    }
+    return replace(data, tests=tests)
+
+
+def _plant_in_color(image: Byte, kind: str, random: np.random.Generator) -> tuple[Byte, NDArray[np.bool_]]:
+    """Plant a defect in the grey of an image (3, H, W); each channel changes as the grey does."""
+    grey = to_bytes(image.mean(0))
+    changed, mask = plant_defect(grey, kind, random)
+    return to_bytes(image + (changed.astype(np.float64) - grey)), mask
 
 
 def read_mnist(root: Path, count: int = 2000, tested: int = 300) -> Data:

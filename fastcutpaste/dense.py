@@ -140,6 +140,8 @@ def widen_patches(features: Tensor, along: int) -> Tensor:
 
     Cost: 2·along additions a value.
     """
+    if along == 1:
+        return features
     maps = features.permute(0, 3, 1, 2)
     return F.avg_pool2d(F.avg_pool2d(maps, (along, 1), 1), (1, along), 1).permute(0, 2, 3, 1)
 

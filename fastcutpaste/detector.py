@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,17 @@ from torch import Tensor
 from fastcutpaste.checks import check_images
 from fastcutpaste.dense import (
     continue_edges,
-    embed_densely,
-    embed_patches,
-    fitting_chunk,
     grid_shape,
     score_maps,
-    slabs,
     spread_scores,
     widen_patches,
 )
 from fastcutpaste.density import Density, LocationDensity, density_from_state, make_density
 from fastcutpaste.detector_config import DetectorConfig
+from fastcutpaste.embedder import Embedder
 from fastcutpaste.files import written_whole
 from fastcutpaste.metrics import threshold_at_fpr
-from fastcutpaste.model import Network, NetworkConfig, autocast
-from fastcutpaste.patchnet import STEP
+from fastcutpaste.model import Network, NetworkConfig
 
 FORMAT = 3  # of the file; raised when older versions could no longer read it
 _KEY = "fastcutpaste"
@@ -68,6 +65,7 @@ class Detector:
     ) -> None:
         self.network = network.to(memory_format=torch.channels_last).eval()
         self.config = config or DetectorConfig()
+        self._embedder = Embedder(self.network, self.config)
         self.density, self.area_densities = density, tuple(area_densities)
         self.threshold = threshold
         self.typical = typical
@@ -77,10 +75,10 @@ class Detector:
             raise ValueError(
                 f"Detector: patches of at least the network's {network.field} pixels required, got {patch}"
             )
+        wanted = len(self.config.areas) if density is not None else 0
+        if len(self.area_densities) != wanted:
+            raise ValueError(f"Detector: a density for each of {wanted} areas required, got {len(area_densities)}")
         if density is not None:  # one of another network or grid fails here, not at the first image
-            if len(self.area_densities) != len(self.config.areas):
-                wanted, got = len(self.config.areas), len(self.area_densities)
-                raise ValueError(f"Detector: a density for each of {wanted} areas required, got {got}")
             density.score(torch.zeros(*self.config.grid, network.features, device=self.device))
             for each in self.area_densities:
                 each.score(torch.zeros(network.features, device=self.device))
@@ -116,25 +114,15 @@ class Detector:
         Raises:
             ValueError: no images, or images of another size.
 
-        Cost: with areas, a second pass over all patches of the images; the first leaves out what `fit_patches` does. A
-            backbone with padding then takes 2,401 forward passes an image of 256² at 64/4.
+        Cost: without areas, patches that `fit_patches` leaves out are not embedded. With areas all are: with a backbone
+            with padding, 2,401 forward passes an image of 256² at 64/4.
         """
         for name, given in (("images", images), ("calibration", calibration)):
             self._check("fit", given)
             if len(given) < 1:
                 raise ValueError(f"fit: at least 1 normal image for {name} required, got none")
-        density = make_density(self.config.density)
-        located = isinstance(density, LocationDensity)
-        stride = self.config.stride * self._fit_step(len(images), self.config.grid)
-        parts: Iterable[Tensor] = self._slabs_to_fit(images) if located else self._batches(images)
-        margin = 0 if located else self.config.margin
-        if progress is not None:
-            parts = progress(parts, sum(len(part) for part in parts), "fitting the density")
-        self.density = density.fit(
-            self._features_of_all(part) if located else self._features(continue_edges(part, margin), stride)
-            for part in parts
-        )
-        self.area_densities = self._fit_areas(images, progress)
+        self.density, *areas = self._fit_densities(images, progress)
+        self.area_densities = tuple(areas)
         if self.config.patch is None:
             scores = middle = self.score(calibration, progress)
         else:
@@ -158,18 +146,19 @@ class Detector:
         if self.config.patch is not None:
             return score_maps(self.localize(images, progress))
         self._check("score", images)
-        batches: Iterable[Tensor] = self._batches(images)
+        batches: Iterable[Tensor] = self._embedder.batches(images)
         if progress is not None:
             batches = progress(batches, len(images), "scoring")
-        scores = (self._fitted().score(self._features(batch)).cpu() for batch in batches)
+        scores = (self._fitted().score(self._embedder.embed(batch)).cpu() for batch in batches)
         return torch.cat([torch.empty(0), *scores])
 
     def localize(self, images: Tensor, progress: Progress | None = None) -> Tensor:
         """Draw a heat map of each image.
 
         Args:
-            images: (N, 3, H, W), uint8 0–255 or floating point 0–1, on any device, at least as large as a patch and as
-                the areas, at the scale of the images it was fitted on; with a density per location, of `config.size`.
+            images: (N, 3, H, W), uint8 0–255 or floating point 0–1, on any device, at the scale of the images it was
+                fitted on, at least as large as a patch and, continued where the border is, as the areas; with a
+                density per location, of `config.size`.
             progress: wraps the batches, for a progress bar.
 
         Returns:
@@ -179,8 +168,7 @@ class Detector:
             ValueError: a detector of whole images, images of another size, pixels that are not finite.
 
         Cost: memory for the maps, and for some 2¹⁸ pixels at a time (2²² on a GPU): a large image is scored in
-            overlapping slabs, which leave no seams. With areas, for the features of an image besides: at stride 4 a
-            copy of PatchNet's is 64 bytes a pixel, and a few are held at a time.
+            overlapping slabs, which leave no seams. With areas, a few copies of the features of as many rows besides.
         """
         if self.config.patch is None:
             raise ValueError("localize: a detector trained on patches required, got one of whole images")
@@ -189,17 +177,15 @@ class Detector:
         stride, margin = self.config.stride, self.config.margin
         height, width = images.shape[-2:]
         size = (height + 2 * margin, width + 2 * margin)
-        batches: Iterable[Tensor] = self._batches(images) if len(images) else []
+        batches: Iterable[Tensor] = self._embedder.batches(images) if len(images) else []
         if progress is not None:
             batches = progress(batches, len(images), "scoring")
         maps = [torch.empty(0, height, width)]
         for batch in batches:
-            spread = [
-                spread_scores(scores, size, patch=side, stride=stride)
-                for side, scores in self._grids(continue_edges(batch, margin))
-            ]
-            mean = torch.stack(spread).mean(0)[:, margin : margin + height, margin : margin + width]
-            maps.append(mean.cpu())
+            grids = zip(self.config.sides, self._score_grids(continue_edges(batch, margin)), strict=True)
+            spread = (spread_scores(scores, size, patch=side, stride=stride) for side, scores in grids)
+            mean = reduce(torch.add, spread) / len(self.config.sides)
+            maps.append(mean[:, margin : margin + height, margin : margin + width].cpu())
             if not maps[-1].isfinite().all():
                 raise ValueError("localize: images of finite pixels required, got NaN or infinity")
         return torch.cat(maps)
@@ -257,8 +243,9 @@ class Detector:
             network_config = header["network"] | {"head": tuple(header["network"]["head"])}
             network = Network(NetworkConfig(**network_config))
             network.load_state_dict(_under("network.", tensors))
-            settings = {"border": False, "areas": ()} | header["detector"]  # formats 1 and 2 have fewer
-            config = DetectorConfig(**settings | {name: tuple(settings[name]) for name in ("size", "areas")})
+            settings = header["detector"]  # formats 1 and 2 have fewer: what is missing was as is now the default
+            tuples = {name: tuple(settings[name]) for name in ("size", "areas") if name in settings}
+            config = DetectorConfig(**settings | tuples)
             density = density_from_state(_under("density.", tensors))
             wide = [density_from_state(_under(f"area.{area}.", tensors)) for area in config.areas]
             threshold, typical = float(header["threshold"]), float(header["typical"])
@@ -268,83 +255,48 @@ class Detector:
             raise ValueError(f"{path}: a whole detector file required, got one that is damaged: {reason}") from error
         return detector.to(device)
 
-    def _fit_areas(self, images: Tensor, progress: Progress | None) -> tuple[Density, ...]:
-        """Fit a density on the features of each kind of area of normal images, in one pass over them."""
-        areas, config = self.config.areas, self.config
-        if not areas:
-            return ()
-        batches: Iterable[Tensor] = self._batches(images)
+    def _fit_densities(self, images: Tensor, progress: Progress | None) -> list[Density]:
+        """Fit the density of the patches, or of whole images, and that of each kind of area, in one pass."""
+        config, embedder = self.config, self._embedder
+        densities = [make_density(config.density) for _ in range(1 + len(config.areas))]
+        first, located = densities[0], isinstance(densities[0], LocationDensity)
+        parts: Iterable[Tensor] = embedder.slabs_of_all(images) if located else embedder.batches(images)
         if progress is not None:
-            batches = progress(batches, len(images), "fitting the areas")
-        kept: list[list[Tensor]] = [[] for _ in areas]
-        for batch in batches:
-            grid = torch.cat(list(self._features_by_slabs(continue_edges(batch, config.margin))), 1)
-            for parts, area in zip(kept, areas, strict=True):
-                step = self._fit_step(len(images), config.grid_of(area))
-                parts.append(widen_patches(grid, config.patches_along(area))[:, ::step, ::step].contiguous())
-        return tuple(make_density(config.density).fit(parts) for parts in kept)
+            parts = progress(parts, sum(len(part) for part in parts), "fitting the density")
+        if located:
+            return [first.fit(embedder.embed_all(slab) for slab in parts)]
+        continued = (continue_edges(batch, config.margin) for batch in parts)
+        if not config.areas:  # patches that are left out need not be embedded
+            stride = config.stride * self._fit_step(len(images), config.grid)
+            return [first.fit(embedder.embed(batch, stride) for batch in continued)]
+        steps = [self._fit_step(len(images), config.grid_of(side)) for side in config.sides]
+        kept: list[list[Tensor]] = [[] for _ in steps]
+        for batch in continued:
+            grid = torch.cat(list(embedder.rows(batch)), 1)  # (B, h, w, D)
+            for features, side, step in zip(kept, config.sides, steps, strict=True):
+                features.append(widen_patches(grid, config.patches_along(side))[:, ::step, ::step].contiguous())
+        return [density.fit(features) for density, features in zip(densities, kept, strict=True)]
 
-    def _grids(self, continued: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Give the side of the patches, and of each kind of area, pixels, and the scores (B, h, w) of their grid."""
-        assert self.config.patch is not None
-        density, kept, parts = self._fitted(), [], []
-        for features in self._features_by_slabs(continued):
-            parts.append(density.score(features))
-            if self.config.areas:
-                kept.append(features)
-        yield self.config.patch, torch.cat(parts, 1)
-        for area, wide in zip(self.config.areas, self.area_densities, strict=True):
-            yield area, wide.score(widen_patches(torch.cat(kept, 1), self.config.patches_along(area)))
-
-    def _features_by_slabs(self, continued: Tensor) -> Iterator[Tensor]:
-        """Give the features (B, rows, w, D) of the grid of continued images, as many rows at a time as fit."""
-        assert self.config.patch is not None
-        patch, stride, (height, width) = self.config.patch, self.config.stride, continued.shape[-2:]
-        rows = max(1, (self._pixels // width - patch) // stride + 1)
-        if self.config.density == "location":
-            rows = height  # it scores the whole grid at once
-        yield from (self._features(slab) for slab in slabs(continued, patch, stride, rows))
+    def _score_grids(self, continued: Tensor) -> list[Tensor]:
+        """Score the patches, and each kind of area, of continued images: a grid (B, h, w) for each side."""
+        sides, densities = self.config.sides, (self._fitted(), *self.area_densities)
+        along = [self.config.patches_along(side) for side in sides]
+        scores: list[list[Tensor]] = [[] for _ in sides]
+        before: list[Tensor] = []  # the last rows of the grid, which the next areas reach into
+        for features in self._embedder.rows(continued):
+            known = torch.cat([*before, features], 1) if before else features
+            for i, density in enumerate(densities):
+                reached = known[:, max(0, known.shape[1] - features.shape[1] - along[i] + 1) :]
+                if reached.shape[1] >= along[i]:
+                    scores[i].append(density.score(widen_patches(reached, along[i])))
+            if max(along) > 1:
+                before = [known[:, max(0, known.shape[1] - max(along) + 1) :]]
+        return [torch.cat(parts, 1) for parts in scores]
 
     def _fitted(self) -> Density:
         if self.density is None:
             raise RuntimeError("Detector: fit or load required first, got neither")
         return self.density
-
-    @property
-    def _pixels(self) -> int:
-        """Give how many pixels to work on at a time; on a CPU few enough to stay in the cache."""
-        return 2**18 if self.device.type == "cpu" else 2**22
-
-    def _batches(self, images: Tensor) -> list[Tensor]:
-        size, patch = images.shape[-2:], self.config.patch
-        count = self._pixels // (size[0] * size[1])
-        if patch is None:
-            count = self.config.chunk or fitting_chunk(max(size), self.device)
-        return list(torch.split(images, max(1, count)))
-
-    def _features(self, images: Tensor, stride: int | None = None) -> Tensor:
-        """Give features (B, h, w, D) of the patches of images, or (B, D) of whole images; float32."""
-        images, patch, stride = images.to(self.device), self.config.patch, stride or self.config.stride
-        network = self.network
-        with torch.inference_mode(), autocast(self.device):
-            if patch is None:
-                return network.embed(images).float()
-            if network.field is None or stride % STEP:
-                embedded = embed_patches(images, network.embed, patch=patch, stride=stride, chunk=self.config.chunk)
-            else:
-                embedded = embed_densely(
-                    images, network.embed_map, patch=patch, stride=stride, field=network.field, step=STEP
-                )
-            return embedded.float()
-
-    def _slabs_to_fit(self, images: Tensor) -> list[Tensor]:
-        """Cut images into slabs of few enough grid rows to hold the features of one slab of all images."""
-        assert self.config.patch is not None
-        rows = max(1, 2**26 // (len(images) * self.config.grid[1] * self.network.features))  # 256 MiB of float32
-        return slabs(continue_edges(images, self.config.margin), self.config.patch, self.config.stride, rows)
-
-    def _features_of_all(self, slab: Tensor) -> Tensor:
-        return torch.cat([self._features(batch) for batch in self._batches(slab)])
 
     def _fit_step(self, count: int, grid: tuple[int, int]) -> int:
         """Give the smallest step over the grids of `count` images at which at most `fit_patches` places are left."""

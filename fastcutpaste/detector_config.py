@@ -21,9 +21,9 @@ class DetectorConfig:
             the paper: the outermost patches end with the image, and their scores are spread to its edge.
         areas: sides of larger squares, pixels, that are scored too, each by the mean of the features of the patches in
             it and with a density of its own; the heat map is the mean of all. For defects larger than a patch, which
-            looks normal in their midst: a worn region, a large stain. Small defects are blurred by it. Each is `patch`
-            and at least one `stride`, a whole number of them. Made for "gaussian": distances of the other densities are
-            not on one scale for different sides.
+            looks normal in their midst: a worn region, a large stain. Small defects are blurred by it. Each is larger
+            than `patch` by a multiple of `stride`. With "gaussian" alone: distances of the other densities are not on
+            one scale for different sides.
         density: "gaussian", "kernel" or "nearest", one for all patches; or "location", a Gaussian at every place of
             the grid.
         false_positive_rate: share of normal images the threshold lets be called defective.
@@ -52,18 +52,21 @@ class DetectorConfig:
             if count is not None and count < 1:
                 raise ValueError(f"{name}: at least 1 required, got {count}")
         make_density(self.density)
-        if self.density == "location" and (self.patch is None or self.areas):
-            what = "whole images" if self.patch is None else "areas"
-            raise ValueError(f"density: 'gaussian', 'kernel' or 'nearest' required for {what}, got 'location'")
-        for area in self.areas:
-            self._check_area(area)
-        if len(set(self.areas)) < len(self.areas):
-            raise ValueError(f"areas: different sides required, got {self.areas}")
+        if self.density == "location" and self.patch is None:
+            raise ValueError("density: 'gaussian', 'kernel' or 'nearest' required for whole images, got 'location'")
+        if self.areas and self.density != "gaussian":
+            raise ValueError(f"density: 'gaussian' required with areas, got {self.density!r}")
+        self._check_areas()
 
     @property
     def margin(self) -> int:
         """Pixels by which images are continued on every side before their patches are scored."""
         return self.patch // 2 if self.patch is not None and self.border else 0
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Sides of the squares that are scored, pixels, the patches' first; none of whole images."""
+        return () if self.patch is None else (self.patch, *self.areas)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -76,16 +79,19 @@ class DetectorConfig:
         return grid_shape(height, width, side, self.stride)
 
     def patches_along(self, area: int) -> int:
-        """Give how many patches of the grid lie along a side of an area."""
+        """Give how many patches of the grid lie along a side of an area; 1 along a patch's."""
         assert self.patch is not None
         return (area - self.patch) // self.stride + 1
 
-    def _check_area(self, area: int) -> None:
-        most = min(self.size) + 2 * self.margin
-        if self.patch is None or not self.patch < area <= most or (area - self.patch) % self.stride:
-            wanted = (
-                "none, of whole images,"
-                if self.patch is None
-                else (f"sides of {self.patch} pixels and a multiple of {self.stride} more, up to {most},")
-            )
-            raise ValueError(f"areas: {wanted} required, got {area}")
+    def _check_areas(self) -> None:
+        if not isinstance(self.areas, tuple) or any(type(area) is not int for area in self.areas):
+            raise TypeError(f"areas: a tuple of whole numbers required, got {self.areas!r}")
+        if self.areas and self.patch is None:
+            raise ValueError(f"areas: none, of whole images, required, got {self.areas}")
+        if len(set(self.areas)) < len(self.areas):
+            raise ValueError(f"areas: different sides required, got {self.areas}")
+        for area in self.areas:
+            least, most = (self.patch or 0) + self.stride, min(self.size) + 2 * self.margin
+            if not least <= area <= most or (area - least) % self.stride:
+                some = f"{least}, {least + self.stride}, {least + 2 * self.stride} and so on up to {most} pixels"
+                raise ValueError(f"areas: sides of {some} required, got {area}")

@@ -35,8 +35,7 @@ class ScoringGraph(nn.Module):
         self.network, self.density, self.config = detector.network, detector.density, detector.config
         self.area_densities = detector.area_densities
         margin, stride = self.config.margin, self.config.stride
-        sides = () if self.config.patch is None else (self.config.patch, *self.config.areas)
-        for side in sides:
+        for side in self.config.sides:
             grid = self.config.grid_of(side)
             for i, (name, length) in enumerate(zip(("rows", "columns"), self.config.size, strict=True)):
                 weights = reach_weights(length + 2 * margin, grid[i], side, stride, True)[margin : margin + length]
@@ -47,10 +46,10 @@ class ScoringGraph(nn.Module):
             return (self.density.score(self.network.embed(images)),)
         continued = continue_edges(images, self.config.margin)
         features = self._features(continued, self.config.patch, self.config.stride)
-        spread = [self._spread(self.config.patch, self.density.score(features))]
-        for area, density in zip(self.config.areas, self.area_densities, strict=True):
-            wide = widen_patches(features, self.config.patches_along(area))
-            spread.append(self._spread(area, density.score(wide)))
+        spread = []
+        for side, density in zip(self.config.sides, (self.density, *self.area_densities), strict=True):
+            scores = density.score(widen_patches(features, self.config.patches_along(side)))
+            spread.append(self._spread(side, scores))
         maps = torch.stack(spread).mean(0)
         return maps, score_maps(maps)
 

@@ -17,7 +17,8 @@ from torch import Tensor
 import fastcutpaste
 from fastcutpaste.checkpoint import Facts, Keeper, differences, load_checkpoint
 from fastcutpaste.console import people
-from fastcutpaste.model import Network
+from fastcutpaste.detector_config import DetectorConfig
+from fastcutpaste.model import Network, NetworkConfig
 from fastcutpaste.step import TrainConfig
 from fastcutpaste.tasks import PretextTask
 from fastcutpaste.train import Report, Training, proceed
@@ -25,6 +26,7 @@ from fastcutpaste.transforms import BaseAugmentation, CutPaste, CutPasteScar
 from fastcutpaste.watch import LOG_FILE, StepProfile, Watch
 
 Batches = Callable[[int, tuple[int, int]], Iterator[Tensor]]  # from a step on, for the i-th of n processes
+_DEFAULTS = {"training": asdict(TrainConfig()), "network": asdict(NetworkConfig()), "scoring": asdict(DetectorConfig())}
 _FINGERPRINTED = 1000  # files whose bytes are read to know a data set again
 
 
@@ -55,8 +57,11 @@ def train_network(
 
     Raises:
         Stopped: by a signal; the state is saved.
-        ValueError, FloatingPointError, MemoryError: as `train` does.
+        ValueError, FloatingPointError, MemoryError: as `train` does; images of others asked for, and one a process.
     """
+    if config.source == "other" and config.batch < 2 * (processes := fabric.world_size if fabric else 1):
+        raise ValueError(f"source='other': a batch of at least {2 * processes} images, 2 a process, required, got "
+                         f"{config.batch}")  # fmt: skip
     on_crops = config.crop is not None
     scar = CutPasteScar(reference=None if on_crops else 256, jitter=config.jitter, source=config.source)
     task = PretextTask(CutPaste(jitter=config.jitter, source=config.source), scar)
@@ -112,8 +117,13 @@ def take_up(path: Path, facts: Facts, accept_changes: bool = False) -> dict[str,
 
 
 def check_facts(before: Facts, now: Facts, accept_changes: bool, advice: str) -> list[str]:
-    """Name the settings in which a run differs from the one before it; refuse them, unless accepted, and other data."""
-    changed = differences(before["settings"], now["settings"])
+    """Name the settings in which a run differs from the one before it; refuse them, unless accepted, and other data.
+
+    A setting that the version of the run before did not know yet was then as its default is now.
+    """
+    settings = {name: _DEFAULTS.get(name, {}) | value if isinstance(value, dict) else value
+                for name, value in before["settings"].items()}  # fmt: skip
+    changed = differences(settings, now["settings"])
     if changed and not accept_changes:
         raise ValueError(f"--resume: the settings of the run required, got other ones ({'; '.join(changed)}); {advice}")
     other = differences(before["data"], now["data"])

@@ -29,8 +29,8 @@ class TrainConfig:
         jitter: largest change of brightness, contrast, saturation and hue of what is pasted.
         source: where it is cut out: of the "same" image, as in the paper, or of the "other" that is before it in the
             batch (of several processes: in the part of one), for images that differ among each other, in exposure or
-            surface, where a patch of the same image can hardly be seen. Needs two images a process at least: one alone
-            is its own neighbor.
+            surface, where a patch of the same image can hardly be seen. Needs two images a process at least. Like the
+            jitter, it is for `train_network`, which makes the task; `train` is given one.
         optimizer: "sgd", as in the paper, or "adamw", which learned faster in trials of a few hundred steps.
         learning_rate: at the first step; one cosine takes it to 0 at the last.
         momentum: of SGD.

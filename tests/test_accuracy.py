@@ -16,6 +16,7 @@ pytest.importorskip("benchmarks", reason="not in the source distribution")
 
 from benchmarks import accuracy, accuracy_page, accuracy_pictures, localize, sets
 from benchmarks.studies import STUDIES, Study
+from fastcutpaste.defects import DEFECTS
 from fastcutpaste.detector import Detector
 from fastcutpaste.detector_config import DetectorConfig
 from fastcutpaste.model import Network, NetworkConfig
@@ -119,7 +120,7 @@ def test_pictures_are_drawn_of_patches_and_of_whole_images(tmp_path):
 
 
 def test_images_of_another_size_are_rows_of_their_own_and_areas_have_to_fit_into_them(monkeypatch, tmp_path):
-    """A category of 72² and its defect in the lower right; the row is also scored by areas of 128, which do not fit."""
+    """Images of 96², read at 72 and 96; the row is also scored by areas of 128, which do not fit."""
     for i, name in enumerate(["train/good/0", "train/good/1", "train/good/2", "test/good/3", "test/hole/4"]):
         pixels = np.random.default_rng(i).integers(100, 156, (96, 96), dtype=np.uint8)
         mask = np.zeros((96, 96), np.uint8)
@@ -139,6 +140,37 @@ def test_images_of_another_size_are_rows_of_their_own_and_areas_have_to_fit_into
     assert "--steps 1 --size 72 --folders DIR" in rows[0].command
     monkeypatch.setattr(accuracy, "learn", lambda *_: pytest.fail("measured again"))
     accuracy.main([*words, "--folders", str(tmp_path / "tile"), "--size", "72"])
+
+
+def test_planted_test_sets_are_of_held_out_images_and_leave_the_test_images_alone(tmp_path, monkeypatch):
+    data = sets.make_brick()
+    planted = sets.plant(data)
+    assert list(planted.tests) == ["brick, planted", "brick, planted, other exposures"]
+    plain, exposed = planted.tests.values()
+    count = len(data.calibration)
+    assert torch.equal(plain.images[:count], data.calibration)
+    assert plain.labels.tolist() == [False] * count + [True] * count
+    for clean, image, mask, kind in zip(data.calibration, plain.images[count:], plain.masks[count:],
+                                        plain.kinds[count:], strict=True):  # fmt: skip
+        assert kind in DEFECTS
+        changed = (image.int() - clean).abs().amax(0)
+        assert 0.003 <= mask.float().mean() <= 0.06
+        assert (changed[~mask] <= 8).all()
+        assert changed[mask].float().mean() > 8
+    assert all(not mask.any() for mask in plain.masks[:count])
+    ratios = exposed.images[:count].float().mean((1, 2, 3)) / plain.images[:count].float().mean((1, 2, 3))
+    assert ratios.min() > 0.78
+    assert ratios.max() < 1.27
+    assert ratios.std() > 0.05
+    assert exposed.labels is plain.labels
+    out = tmp_path / "accuracy.csv"
+    monkeypatch.setattr(accuracy, "learn", lambda *_: 1.0)
+    monkeypatch.setattr(accuracy, "make_brick", lambda: replace(data, normal=data.normal[:6]))
+    accuracy.main(["--study", "open points, patches", "--rows", "jitter 0.1", "--steps", "1", "--planted",
+                   "--out", str(out)])  # fmt: skip
+    rows = accuracy.read(out)
+    assert [row.category for row in rows] == list(planted.tests)
+    assert "--planted" in rows[0].command
 
 
 def test_a_budget_ends_the_study_before_the_next_row(tiny, monkeypatch, tmp_path):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -18,7 +19,9 @@ from test_train import TASK, Tiny, draw_noise, settings
 
 from fastcutpaste import checkpoint as checkpoint_module
 from fastcutpaste.checkpoint import Keeper, Stopped, differences, load_checkpoint, remove_leftovers, save_checkpoint
+from fastcutpaste.detector_config import DetectorConfig
 from fastcutpaste.recipe import facts_of, fingerprint, take_up
+from fastcutpaste.step import TrainConfig
 from fastcutpaste.train import Training, proceed
 
 STATE = {
@@ -130,6 +133,25 @@ def test_other_settings_are_refused_unless_accepted_and_other_images_always(tmp_
     with pytest.raises(ValueError, match=r"images of the run required, got other ones .*images: 9 before, 10 now"):
         take_up(path, FACTS | {"data": {"images": 10}}, accept_changes=True)
     assert take_up(path, FACTS | {"surroundings": {"threads": 9}}) is not None
+
+
+def test_a_setting_that_an_earlier_version_did_not_know_was_as_its_default_is(tmp_path):
+    path = tmp_path / "c.safetensors"
+    known = {"training": asdict(TrainConfig()), "scoring": asdict(DetectorConfig()), "seeds": 1}
+    early = {
+        "training": {name: value for name, value in known["training"].items() if name != "source"},
+        "scoring": {name: value for name, value in known["scoring"].items() if name not in ("border", "areas")},
+        "seeds": 1,
+    }
+    save_checkpoint(path, STATE, FACTS | {"settings": early})
+    assert take_up(path, FACTS | {"settings": known}) is not None
+    for part, name, value, message in (
+        ("training", "source", "other", r"training\.source: same before, other now"),
+        ("scoring", "areas", (96,), r"scoring\.areas: \(\) before, \(96,\) now"),
+    ):
+        changed = known | {part: known[part] | {name: value}}
+        with pytest.raises(ValueError, match=message):
+            take_up(path, FACTS | {"settings": changed})
 
 
 def test_a_fingerprint_tells_names_order_and_contents_apart(tmp_path):

@@ -106,12 +106,13 @@ def test_what_is_pasted_comes_from_where_source_says(category, tmp_path, monkeyp
     result, _ = run("train", category, "--out", tmp_path / "run", *QUICK, "--source", "other")
     assert Detector.load(result["detector"]).provenance["training"]["source"] == "other"
     run("train", category, "--out", tmp_path / "run", *QUICK, "--overwrite")
+    line = failing("train", category, "--out", tmp_path / "alone", *QUICK, "--source", "other", "--batch", "1")
+    assert line == "error: source='other': a batch of at least 2 images, 2 a process, required, got 1"
     assert [[one.source for one in task.transforms] for task in tasks] == [["other"] * 2, ["same"] * 2]
 
 
 def test_a_run_that_reads_its_images_anew_is_the_same_and_can_be_profiled(category, tmp_path):
-    settings = (*QUICK, "--steps", "13", "--preset", "quick", "--density", "nearest", "--border", "--areas", "36,48",
-                "--jitter", "0.2")  # fmt: skip
+    settings = (*QUICK, "--steps", "13", "--preset", "quick", "--border", "--areas", "36,48", "--jitter", "0.2")
     losses = []
     for read in ("stream", "resident"):
         out = tmp_path / read
@@ -122,7 +123,7 @@ def test_a_run_that_reads_its_images_anew_is_the_same_and_can_be_profiled(catego
     assert [name in summary for name in ("augment and forward", "backward", "update", "data")] == [True] * 4
     assert "traceEvents" in json.loads((tmp_path / "stream/profile/trace.json").read_text())
     detector = Detector.load(tmp_path / "stream/detector.safetensors")
-    assert (detector.config.density, detector.config.border, detector.config.areas) == ("nearest", True, (36, 48))
+    assert (detector.config.border, detector.config.areas) == (True, (36, 48))
     assert detector.network.config.backbone == "patchnet"
     assert detector.provenance["training"]["optimizer"] == "adamw"
     if find_spec("tensorboard"):

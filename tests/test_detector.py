@@ -19,11 +19,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fastcutpaste import detector as module
-from fastcutpaste.dense import continue_edges, embed_patches, slabs, spread_scores
+from fastcutpaste.dense import continue_edges, slabs
 from fastcutpaste.density import GaussianDensity, KernelDensity, LocationDensity
 from fastcutpaste.detector import FORMAT, Detector, hold_out
 from fastcutpaste.detector_config import DetectorConfig
-from fastcutpaste.metrics import pixel_auroc
+from fastcutpaste.embedder import Embedder
 from fastcutpaste.model import Network, NetworkConfig
 
 SIZE = (40, 72)
@@ -59,7 +59,7 @@ def network() -> Network:
 
 def make_fitted(config: DetectorConfig = PATCHES, count: int = 12) -> Detector:
     return Detector(network(), config, provenance={"seed": 3, "data": {"images": count}}).fit(
-        *hold_out(draw_images(count))
+        *hold_out(draw_images(count, size=config.size))
     )
 
 
@@ -111,7 +111,7 @@ def test_whole_images_score_the_distance_of_their_features(whole: Detector) -> N
     scores = whole.score(images)
     assert scores.shape == (7,)
     assert isinstance(whole.density, GaussianDensity)
-    features = torch.cat([whole._features(image[None]) for image in images])  # autocast as in score
+    features = torch.cat([whole._embedder.embed(image[None]) for image in images])  # autocast as in score
     torch.testing.assert_close(scores, whole.density.score(features), rtol=1e-2, atol=1e-2)
 
 
@@ -270,8 +270,7 @@ def test_progress_sees_every_batch() -> None:
 
     for config in (PATCHES, WHOLE, replace(PATCHES, areas=(32, 40))):
         Detector(network(), config).fit(*hold_out(draw_images(10)), progress)
-        areas = [(8, 8, "fitting the areas")] if config.areas else []
-        assert heard == [(8, 8, "fitting the density"), *areas, (2, 2, "scoring")]
+        assert heard == [(8, 8, "fitting the density"), (2, 2, "scoring")]
         heard.clear()
 
 
@@ -338,7 +337,7 @@ def test_a_stride_between_the_positions_of_the_map_is_scored_patch_by_patch() ->
     images = draw_images(2, seed=1)
     odd = make_patchnet(DetectorConfig(SIZE, patch=24, stride=3))
     assert odd.localize(images).shape == (2, *SIZE)
-    assert odd._features(images).shape == (2, 6, 17, 256)
+    assert odd._embedder.embed(images).shape == (2, 6, 17, 256)
 
 
 @pytest.mark.parametrize("backbone", ["patchnet", "resnet18"])
@@ -348,7 +347,7 @@ def test_a_large_image_has_no_seams(backbone: str, monkeypatch: pytest.MonkeyPat
     image = draw_images(1, seed=5, size=(131, 77))
     whole = detector.localize(image)
     for rows in (1, 3):
-        monkeypatch.setattr(Detector, "_pixels", 77 * (24 + (rows - 1) * 8))
+        monkeypatch.setattr(Embedder, "_pixels", 77 * (24 + (rows - 1) * 8))
         torch.testing.assert_close(detector.localize(image), whole, rtol=1e-3, atol=1e-3)
 
 
@@ -398,102 +397,19 @@ def test_what_lies_near_the_edge_is_found_where_it_is_and_not_spread_to_the_edge
     assert 4 <= min(found[0]) <= max(found[0]) <= 10
 
 
-def test_a_file_from_before_there_were_borders_and_areas_is_read_as_one_without(saved: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("version", "missing"), [(1, ("border", "areas")), (2, ("areas",))])
+def test_a_file_from_before_there_were_borders_or_areas_is_read_as_one_without(
+    version: int, missing: tuple[str, ...], saved: Path, tmp_path: Path
+) -> None:
     old = tmp_path / "old.safetensors"
 
     def age(header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        header["format"] = 1
-        del header["detector"]["border"], header["detector"]["areas"]
+        header["format"] = version
+        for name in missing:
+            del header["detector"][name]
 
     write_changed(saved, old, age)
     assert Detector.load(old).config == Detector.load(saved).config == PATCHES
-
-
-@pytest.mark.parametrize("border", [False, True])
-def test_areas_are_scored_by_the_mean_of_their_features_in_windows_of_the_grid(
-    border: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fastcutpaste.model.computes_bf16", lambda _: False)
-    images, calibration = hold_out(draw_images(14))
-    config = replace(PATCHES, areas=(40,), border=border)
-    margin = 12 if border else 0
-    height, width = SIZE[0] + 2 * margin, SIZE[1] + 2 * margin
-    both, alone = (Detector(network(), each).fit(images, calibration) for each in (config, replace(config, areas=())))
-
-    def features_of(given: Tensor) -> Tensor:
-        """Average over 3 × 3 patches by hand."""
-        grid = embed_patches(continue_edges(given, margin), network().embed, patch=24, stride=8)
-        rows, columns = grid.shape[1] - 2, grid.shape[2] - 2
-        return torch.stack([grid[:, i : i + rows, j : j + columns] for i in range(3) for j in range(3)]).mean(0)
-
-    wide = GaussianDensity().fit(features_of(images))
-    tests = draw_images(3, seed=1)
-    spread = spread_scores(wide.score(features_of(tests)), (height, width), patch=40, stride=8)
-    expected = (alone.localize(tests) + spread[:, margin : margin + SIZE[0], margin : margin + SIZE[1]]) / 2
-    torch.testing.assert_close(both.localize(tests), expected, rtol=1e-3, atol=1e-3)
-    assert both.threshold != alone.threshold
-    monkeypatch.setattr(Detector, "_pixels", width * 24)  # one row of patches a pass
-    torch.testing.assert_close(both.localize(tests), expected, rtol=1e-3, atol=1e-3)
-
-
-def test_areas_find_a_region_whose_patches_each_look_nearly_normal() -> None:
-    """A region a few levels brighter: the noise of a single patch hides it, the mean over an area does not."""
-
-    def shifted(count: int, seed: int) -> Tensor:
-        """Draw images of which every 8 × 8 block has a brightness of its own."""
-        generator = torch.Generator().manual_seed(seed)
-        blocks = 20 * torch.randn(count, 1, 6, 12, generator=generator)
-        light = blocks.repeat_interleave(8, 2).repeat_interleave(8, 3)
-        return (draw_images(count, seed, size=(48, 96)) + light).clamp(0, 255).to(torch.uint8)
-
-    defective = shifted(8, 3)
-    defective[:, :, :, 56:] = (defective[:, :, :, 56:].float() + 14).clamp(0, 255).to(torch.uint8)
-    masks = torch.zeros(8, 48, 96, dtype=torch.bool)
-    masks[:, :, 56:] = True
-    areas = []
-    for config in (replace(PATCHES, size=(48, 96)), replace(PATCHES, size=(48, 96), areas=(48,))):
-        fitted = Detector(network(), config).fit(*hold_out(shifted(60, 1)))
-        areas.append(pixel_auroc(list(fitted.localize(defective)), list(masks)))
-    assert areas[1] > areas[0] + 0.03
-
-
-def test_the_grid_of_areas_is_thinned_until_few_enough_are_left() -> None:
-    """Of 11 images with 3 × 11 areas each, every second place would leave 2 × 6, 132 areas; every third leaves 44."""
-    config = replace(PATCHES, stride=4, areas=(32,), fit_patches=100, density="nearest")
-    fitted = Detector(network(), config).fit(*hold_out(draw_images(14)))
-    assert config.grid_of(32) == (3, 11)
-    assert fitted.area_densities[0].state()["kept"].shape[0] == 44
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"areas": (24,)}, r"areas: sides of 24 pixels and a multiple of 8 more, up to 40, required, got 24"),
-        ({"areas": (36,)}, r"areas: sides of 24 pixels and a multiple of 8 more, up to 40, required, got 36"),
-        ({"areas": (32, 48)}, r"areas: sides of 24 pixels and a multiple of 8 more, up to 40, required, got 48"),
-        ({"areas": (32, 32)}, r"areas: different sides required, got \(32, 32\)"),
-        ({"areas": (32,), "patch": None}, r"areas: none, of whole images, required, got 32"),
-        ({"areas": (32,), "density": "location"}, r"density: .* required for areas, got 'location'"),
-    ],
-)
-def test_areas_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        replace(PATCHES, **settings)
-
-
-def test_images_are_at_least_as_large_as_the_areas() -> None:
-    for border, least in ((False, 40), (True, 24)):
-        fitted = make_fitted(replace(PATCHES, areas=(40,), border=border))
-        assert fitted.localize(draw_images(1, size=(least, 56))).shape == (1, least, 56)
-        with pytest.raises(
-            ValueError, match=f"an image of at least {least}×{least} pixels required, got {least - 1}×56"
-        ):
-            fitted.localize(draw_images(1, size=(least - 1, 56)))
-
-
-def test_a_detector_has_a_density_for_each_area(patches: Detector) -> None:
-    with pytest.raises(ValueError, match="Detector: a density for each of 1 areas required, got 0"):
-        Detector(network(), replace(PATCHES, areas=(32,)), patches.density)
 
 
 def test_location_features_are_fitted_slab_by_slab(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -501,7 +417,7 @@ def test_location_features_are_fitted_slab_by_slab(monkeypatch: pytest.MonkeyPat
     config = DetectorConfig(SIZE, patch=24, stride=8, border=True, density="location")  # 6 × 10 places, border and all
     images = hold_out(draw_images(8))
     whole = Detector(network(), config).fit(*images)
-    monkeypatch.setattr(Detector, "_slabs_to_fit", lambda self, images: slabs(continue_edges(images, 12), 24, 8, 1))
+    monkeypatch.setattr(Embedder, "slabs_of_all", lambda self, images: slabs(continue_edges(images, 12), 24, 8, 1))
     banded = Detector(network(), config).fit(*images)
     assert whole.density
     assert banded.density
@@ -519,8 +435,8 @@ from fastcutpaste.model import Network, NetworkConfig
 torch.set_num_threads(1)
 network = Network(NetworkConfig("patchnet", patch=32, head=()))
 images = torch.randint(0, 256, (400, 3, 64, 64), dtype=torch.uint8)
-for density in ("gaussian", "kernel"):
-    detector = Detector(network, DetectorConfig((64, 64), 32, 4, density))
+for settings in ({"density": "gaussian"}, {"density": "kernel"}, {"areas": (48,)}):
+    detector = Detector(network, DetectorConfig((64, 64), 32, 4, fit_patches=5_000, **settings))
     sizes = []
     for count in (80, 80, 400):
         detector.fit(images[:count], images[:2]).localize(images[:count])
@@ -528,6 +444,7 @@ for density in ("gaussian", "kernel"):
     print(sizes[1], sizes[2])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 3
     for line in done.stdout.splitlines():
         before, after = map(int, line.split())  # MiB; 320 more images have 25 MiB of features, and 5 MiB of maps
         assert after - before < 15

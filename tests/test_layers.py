@@ -43,11 +43,12 @@ LAYERS = {
     "transforms": (5, {"checks", "color", "functional", "placement"}),
     "gradcam": (3, {"checks", "model"}),
     "detector_config": (3, {"dense", "density"}),
-    "detector": (4, {"checks", "dense", "density", "detector_config", "files", "metrics", "model", "patchnet"}),
+    "embedder": (4, {"dense", "detector_config", "model", "patchnet"}),
+    "detector": (5, {"checks", "dense", "density", "detector_config", "embedder", "files", "metrics", "model"}),
     "tasks": (6, {"color", "functional", "placement", "transforms"}),
     "baselines": (6, {"checks", "functional", "transforms"}),
     "foreground": (6, {"checks", "placement", "transforms"}),
-    "export": (5, {"dense", "detector", "files", "patchnet"}),
+    "export": (6, {"dense", "detector", "files", "patchnet"}),
     "page": (1, {"files"}),
     "regions": (0, set()),
     "report": (4, {"files", "metrics"}),
@@ -63,9 +64,10 @@ LAYERS = {
     "watch": (9, {"console", "files", "step", "train"}),
     "recipe": (
         10,
-        {"__init__", "checkpoint", "console", "model", "step", "tasks", "train", "transforms", "watch"},
+        {"__init__", "checkpoint", "console", "detector_config", "model", "step", "tasks", "train", "transforms"}
+        | {"watch"},
     ),
-    "ensemble": (5, {"detector", "files"}),
+    "ensemble": (6, {"detector", "files"}),
     "runs": (
         8,
         {
