@@ -105,8 +105,9 @@ def _localization() -> list[Study]:
         for more, border in (("", False), (", border", True))
     )
     small = tuple((name, replace(scoring, patch=32)) for name, scoring in scorings)
+    levelled = tuple((f"{name}, level", replace(scoring, level=True)) for name, scoring in scorings)
     areas = (", areas 128, 192", replace(grid, areas=(128, 192)))
-    ours = _on_crops("PatchNet 64/4", PATCHNET, *scorings, areas)
+    ours = _on_crops("PatchNet 64/4", PATCHNET, *scorings, *levelled, areas)
     others = replace(ours, name="PatchNet 64/4 from others", task=_from_others(0.3))
     return [
         ours,

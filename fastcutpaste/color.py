@@ -61,6 +61,23 @@ def place_jitter(drawn: Any, strength: JitterStrength) -> Jitter | None:
     return Jitter(1 + change[0], 1 + change[1], 1 + change[2], change[3], drawn[4])
 
 
+def level_brightness(images: Tensor, brightness: float) -> Tensor:
+    """Multiply each image by the factor that brings the mean of its pixels to `brightness`.
+
+    Args:
+        images: (B, C, H, W), uint8 0–255 or floating point 0–1.
+        brightness: above 0 to 1, whatever the type of the images.
+
+    Returns:
+        The same shape, floating point 0–1: of uint8 float32. What comes out brighter than white is white, a black image
+        stays black.
+    """
+    if not images.is_floating_point():
+        images = images.float() / 255
+    means = images.mean((1, 2, 3), keepdim=True, dtype=torch.float32)  # (B, 1, 1, 1)
+    return (images * (brightness / means.clamp(min=1e-6))).clamp(max=1).to(images.dtype)
+
+
 def rotate_hue(pixels: Tensor, turns: Tensor) -> Tensor:
     """Turn the HSV hue of pixels (..., C, h, w), floating point, by `turns` of the color circle.
 

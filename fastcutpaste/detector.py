@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fastcutpaste.checks import check_images
+from fastcutpaste.color import level_brightness
 from fastcutpaste.dense import (
     continue_edges,
     grid_shape,
@@ -28,7 +29,7 @@ from fastcutpaste.files import written_whole
 from fastcutpaste.metrics import threshold_at_fpr
 from fastcutpaste.model import Network, NetworkConfig
 
-FORMAT = 3  # of the file; raised when older versions could no longer read it
+FORMAT = 4  # of the file; raised when older versions could no longer read it
 _KEY = "fastcutpaste"
 Progress = Callable[[Iterable[Tensor], int, str], Iterable[Tensor]]
 
@@ -47,10 +48,11 @@ class Detector:
         typical: median of the heat maps, or of the scores, of normal images; NaN until `fit`.
         provenance: settings, versions, seed and data summary: what JSON can hold, kept in the file.
         area_densities: one for each of `config.areas`, in their order; none until `fit`.
+        brightness: to which images are brought where `config.level` says so, 0–1; NaN until `fit`.
 
     Raises:
-        ValueError: a density of features of another width or on another grid, more or fewer of them than areas, patches
-            smaller than the network's field.
+        ValueError: a density of features of another width or on another grid, more or fewer of them than areas, none of
+            the brightness where it is needed, patches smaller than the network's field.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Detector:
         typical: float = math.nan,
         provenance: dict[str, Any] | None = None,
         area_densities: Sequence[Density] = (),
+        brightness: float = math.nan,
     ) -> None:
         self.network = network.to(memory_format=torch.channels_last).eval()
         self.config = config or DetectorConfig()
@@ -69,6 +72,7 @@ class Detector:
         self.density, self.area_densities = density, tuple(area_densities)
         self.threshold = threshold
         self.typical = typical
+        self.brightness = brightness
         self.provenance = provenance or {}
         patch = self.config.patch
         if patch is not None and network.field is not None and patch < network.field:
@@ -78,6 +82,8 @@ class Detector:
         wanted = len(self.config.areas) if density is not None else 0
         if len(self.area_densities) != wanted:
             raise ValueError(f"Detector: a density for each of {wanted} areas required, got {len(area_densities)}")
+        if density is not None and self.config.level and not brightness > 0:
+            raise ValueError(f"Detector: a brightness above 0 required, to level images, got {brightness}")
         if density is not None:  # one of another network or grid fails here, not at the first image
             density.score(torch.zeros(*self.config.grid, network.features, device=self.device))
             for each in self.area_densities:
@@ -121,6 +127,9 @@ class Detector:
             self._check("fit", given)
             if len(given) < 1:
                 raise ValueError(f"fit: at least 1 normal image for {name} required, got none")
+        if self.config.level:
+            sums = [batch.mean((1, 2, 3), dtype=torch.float32).sum() for batch in self._embedder.batches(images)]
+            self.brightness = float(sum(sums)) / len(images) / (255 if images.dtype == torch.uint8 else 1)
         self.density, *areas = self._fit_densities(images, progress)
         self.area_densities = tuple(areas)
         if self.config.patch is None:
@@ -149,7 +158,7 @@ class Detector:
         batches: Iterable[Tensor] = self._embedder.batches(images)
         if progress is not None:
             batches = progress(batches, len(images), "scoring")
-        scores = (self._fitted().score(self._embedder.embed(batch)).cpu() for batch in batches)
+        scores = (self._fitted().score(self._embedder.embed(self._levelled(batch))).cpu() for batch in batches)
         return torch.cat([torch.empty(0), *scores])
 
     def localize(self, images: Tensor, progress: Progress | None = None) -> Tensor:
@@ -168,7 +177,8 @@ class Detector:
             ValueError: a detector of whole images, images of another size, pixels that are not finite.
 
         Cost: memory for the maps, and for some 2¹⁸ pixels at a time (2²² on a GPU): a large image is scored in
-            overlapping slabs, which leave no seams. With areas, a few copies of the features of as many rows besides.
+            overlapping slabs, which leave no seams. With areas, a few copies of the features of as many rows besides;
+            levelled, a float32 copy of an image.
         """
         if self.config.patch is None:
             raise ValueError("localize: a detector trained on patches required, got one of whole images")
@@ -182,7 +192,7 @@ class Detector:
             batches = progress(batches, len(images), "scoring")
         maps = [torch.empty(0, height, width)]
         for batch in batches:
-            grids = zip(self.config.sides, self._score_grids(continue_edges(batch, margin)), strict=True)
+            grids = zip(self.config.sides, self._score_grids(self._continued(batch)), strict=True)
             spread = (spread_scores(scores, size, patch=side, stride=stride) for side, scores in grids)
             mean = reduce(torch.add, spread) / len(self.config.sides)
             maps.append(mean[:, margin : margin + height, margin : margin + width].cpu())
@@ -207,6 +217,7 @@ class Detector:
             "detector": asdict(self.config),
             "threshold": self.threshold,
             "typical": self.typical,
+            "brightness": self.brightness if self.config.level else None,
             "provenance": self.provenance,
         }
         with written_whole(path) as temporary:
@@ -243,13 +254,14 @@ class Detector:
             network_config = header["network"] | {"head": tuple(header["network"]["head"])}
             network = Network(NetworkConfig(**network_config))
             network.load_state_dict(_under("network.", tensors))
-            settings = header["detector"]  # formats 1 and 2 have fewer: what is missing was as is now the default
+            settings = header["detector"]  # earlier formats have fewer: what is missing was as is now the default
             tuples = {name: tuple(settings[name]) for name in ("size", "areas") if name in settings}
             config = DetectorConfig(**settings | tuples)
             density = density_from_state(_under("density.", tensors))
             wide = [density_from_state(_under(f"area.{area}.", tensors)) for area in config.areas]
             threshold, typical = float(header["threshold"]), float(header["typical"])
-            detector = cls(network, config, density, threshold, typical, header.get("provenance"), wide)
+            brightness = float(header["brightness"]) if config.level else math.nan
+            detector = cls(network, config, density, threshold, typical, header.get("provenance"), wide, brightness)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ValueError(f"{path}: a whole detector file required, got one that is damaged: {reason}") from error
@@ -260,12 +272,14 @@ class Detector:
         config, embedder = self.config, self._embedder
         densities = [make_density(config.density) for _ in range(1 + len(config.areas))]
         first, located = densities[0], isinstance(densities[0], LocationDensity)
-        parts: Iterable[Tensor] = embedder.slabs_of_all(images) if located else embedder.batches(images)
+        parts: Iterable[Tensor] = embedder.batches(images)
+        if located:
+            parts = embedder.slabs_of_all(torch.cat([self._continued(batch) for batch in parts]))
         if progress is not None:
             parts = progress(parts, sum(len(part) for part in parts), "fitting the density")
         if located:
             return [first.fit(embedder.embed_all(slab) for slab in parts)]
-        continued = (continue_edges(batch, config.margin) for batch in parts)
+        continued = (self._continued(batch) for batch in parts)
         if not config.areas:  # patches that are left out need not be embedded
             stride = config.stride * self._fit_step(len(images), config.grid)
             return [first.fit(embedder.embed(batch, stride) for batch in continued)]
@@ -292,6 +306,12 @@ class Detector:
             if max(along) > 1:
                 before = [known[:, max(0, known.shape[1] - max(along) + 1) :]]
         return [torch.cat(parts, 1) for parts in scores]
+
+    def _levelled(self, images: Tensor) -> Tensor:
+        return level_brightness(images, self.brightness) if self.config.level else images
+
+    def _continued(self, images: Tensor) -> Tensor:
+        return continue_edges(self._levelled(images), self.config.margin)
 
     def _fitted(self) -> Density:
         if self.density is None:

@@ -19,6 +19,9 @@ class DetectorConfig:
             the edge is in the middle of some patch, as everything else is: finer maps of objects on plain ground, but
             a texture looks odd where it is continued, and normal images get their highest scores there. False, as in
             the paper: the outermost patches end with the image, and their scores are spread to its edge.
+        level: bring every image to the mean brightness of the images it is fitted on, by a factor, before it is scored:
+            for cameras and lamps whose exposure differs from one image, or one day, to the next. Takes a difference
+            away that may be what is searched for, such as a discolored whole.
         areas: sides of larger squares, pixels, that are scored too, each by the mean of the features of the patches in
             it and with a density of its own; the heat map is the mean of all. For defects larger than a patch, which
             looks normal in their midst: a worn region, a large stain. Small defects are blurred by it. Each is larger
@@ -37,6 +40,7 @@ class DetectorConfig:
     patch: int | None = 64
     stride: int = 4
     border: bool = False
+    level: bool = False
     areas: tuple[int, ...] = ()
     density: Literal["gaussian", "kernel", "nearest", "location"] = "gaussian"
     false_positive_rate: float = 0.05

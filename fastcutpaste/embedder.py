@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from fastcutpaste.dense import continue_edges, embed_densely, embed_patches, fitting_chunk, slabs
+from fastcutpaste.dense import embed_densely, embed_patches, fitting_chunk, slabs
 from fastcutpaste.detector_config import DetectorConfig
 from fastcutpaste.model import Network, autocast
 from fastcutpaste.patchnet import STEP
@@ -67,9 +67,9 @@ class Embedder:
         yield from (self.embed(slab) for slab in slabs(images, patch, stride, rows))
 
     def slabs_of_all(self, images: Tensor) -> list[Tensor]:
-        """Cut all images into slabs (N, 3, S, W) of few enough rows of the grid to hold the features of one."""
+        """Cut all continued images into slabs (N, 3, S, W) of few enough rows of the grid to hold one's features."""
         rows = max(1, 2**26 // (len(images) * self.config.grid[1] * self.network.features))  # 256 MiB of float32
-        return slabs(continue_edges(images, self.config.margin), self._patch, self.config.stride, rows)
+        return slabs(images, self._patch, self.config.stride, rows)
 
     def embed_all(self, slab: Tensor) -> Tensor:
         """Give the features (N, rows, w, D) of a slab of all images."""

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from fastcutpaste.color import level_brightness
 from fastcutpaste.dense import continue_edges, embed_densely, reach_weights, score_maps, widen_patches
 from fastcutpaste.detector import Detector
 from fastcutpaste.files import written_whole
@@ -33,7 +34,7 @@ class ScoringGraph(nn.Module):
         if detector.density is None:
             raise RuntimeError("ScoringGraph: a fitted detector required, got one without a density")
         self.network, self.density, self.config = detector.network, detector.density, detector.config
-        self.area_densities = detector.area_densities
+        self.area_densities, self.brightness = detector.area_densities, detector.brightness
         margin, stride = self.config.margin, self.config.stride
         for side in self.config.sides:
             grid = self.config.grid_of(side)
@@ -42,6 +43,8 @@ class ScoringGraph(nn.Module):
                 self.register_buffer(f"{name}_{side}", weights.to(detector.device), persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        if self.config.level:
+            images = level_brightness(images, self.brightness)
         if self.config.patch is None:
             return (self.density.score(self.network.embed(images)),)
         continued = continue_edges(images, self.config.margin)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fastcutpaste import detector as module
-from fastcutpaste.dense import continue_edges, slabs
+from fastcutpaste.dense import slabs
 from fastcutpaste.density import GaussianDensity, KernelDensity, LocationDensity
 from fastcutpaste.detector import FORMAT, Detector, hold_out
 from fastcutpaste.detector_config import DetectorConfig
@@ -32,11 +32,11 @@ WHOLE = DetectorConfig(size=SIZE, patch=None, chunk=5)
 KINDS = [
     PATCHES,
     WHOLE,
-    replace(WHOLE, density="kernel"),
-    replace(PATCHES, border=True, density="nearest"),
+    replace(WHOLE, density="kernel", level=True),
+    replace(PATCHES, border=True, density="nearest", level=True),
     replace(PATCHES, areas=(32, 40)),
 ]
-NAMES = ["patches", "whole", "whole-kernel", "border-nearest", "areas"]
+NAMES = ["patches", "whole", "whole-kernel-level", "border-nearest-level", "areas"]
 
 
 def draw_images(count: int, seed: int = 0, size: tuple[int, int] = SIZE) -> Tensor:
@@ -241,7 +241,11 @@ def test_images_score_by_themselves_and_the_chunk_changes_no_score(
     alone = torch.cat([fitted.score(image[None]) for image in images])
     torch.testing.assert_close(scores, alone, rtol=0, atol=tolerance)
     chunked = Detector(
-        fitted.network, replace(fitted.config, chunk=2), fitted.density, area_densities=fitted.area_densities
+        fitted.network,
+        replace(fitted.config, chunk=2),
+        fitted.density,
+        area_densities=fitted.area_densities,
+        brightness=fitted.brightness,
     )
     torch.testing.assert_close(scores, chunked.score(images), rtol=0, atol=tolerance)
 
@@ -397,8 +401,38 @@ def test_what_lies_near_the_edge_is_found_where_it_is_and_not_spread_to_the_edge
     assert 4 <= min(found[0]) <= max(found[0]) <= 10
 
 
-@pytest.mark.parametrize(("version", "missing"), [(1, ("border", "areas")), (2, ("areas",))])
-def test_a_file_from_before_there_were_borders_or_areas_is_read_as_one_without(
+@pytest.mark.parametrize("density", ["gaussian", "location"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_levelled_images_score_alike_however_they_were_exposed(whole: bool, density: Any) -> None:
+    if whole and density == "location":
+        pytest.skip("whole images have one place")
+    config = replace(WHOLE if whole else PATCHES, density=density, border=not whole)
+    images = draw_images(6, seed=2).float() / 255
+    dark = images * torch.linspace(0.5, 1, 6).view(-1, 1, 1, 1)
+    spread = []
+    for level in (True, False):
+        fitted = Detector(network(), replace(config, level=level)).fit(*hold_out(draw_images(20)))
+        assert fitted.brightness == pytest.approx(127.5 / 255, abs=0.01) or not level
+        plain = fitted.score(images)
+        spread.append((fitted.score(dark) - plain).abs().max() / plain.mean())
+    assert spread[0] < 0.01
+    assert spread[1] > 0.5
+
+
+def test_a_detector_that_levels_needs_a_brightness(patches: Detector, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Detector: a brightness above 0 required, to level images, got nan"):
+        Detector(network(), replace(PATCHES, level=True), patches.density)
+    whole, torn = tmp_path / "whole.safetensors", tmp_path / "torn.safetensors"
+    make_fitted(replace(PATCHES, level=True)).save(whole)
+    write_changed(whole, torn, lambda header, _: header.update(brightness=None))
+    assert_refused(torn, "a whole detector file required, got one that is damaged")
+
+
+OLD = [(1, ("border", "areas", "level")), (2, ("areas", "level")), (3, ("level",))]
+
+
+@pytest.mark.parametrize(("version", "missing"), OLD)
+def test_a_file_from_before_a_setting_existed_is_read_as_one_without(
     version: int, missing: tuple[str, ...], saved: Path, tmp_path: Path
 ) -> None:
     old = tmp_path / "old.safetensors"
@@ -417,7 +451,7 @@ def test_location_features_are_fitted_slab_by_slab(monkeypatch: pytest.MonkeyPat
     config = DetectorConfig(SIZE, patch=24, stride=8, border=True, density="location")  # 6 × 10 places, border and all
     images = hold_out(draw_images(8))
     whole = Detector(network(), config).fit(*images)
-    monkeypatch.setattr(Embedder, "slabs_of_all", lambda self, images: slabs(continue_edges(images, 12), 24, 8, 1))
+    monkeypatch.setattr(Embedder, "slabs_of_all", lambda self, images: slabs(images, 24, 8, 1))
     banded = Detector(network(), config).fit(*images)
     assert whole.density
     assert banded.density

@@ -20,7 +20,7 @@ KINDS: dict[str, tuple[NetworkConfig, DetectorConfig]] = {
     "per location": (NetworkConfig("patchnet", patch=24, head=()), DetectorConfig(SIZE, 24, 4, density="location")),
     "areas": (
         NetworkConfig("patchnet", patch=24, head=()),
-        DetectorConfig(SIZE, 24, 4, areas=(32, 40), border=True),
+        DetectorConfig(SIZE, 24, 4, areas=(32, 40), border=True, level=True),
     ),
     "kernel": (NetworkConfig(stage="layer1", head=()), DetectorConfig(SIZE, 24, 8, density="kernel")),
     "whole images": (NetworkConfig(stage="layer1", head=()), DetectorConfig(SIZE, None)),

@@ -9,7 +9,7 @@ import torch
 from torch.testing import assert_close
 from torchvision.transforms.v2 import functional as tv
 
-from fastcutpaste.color import Jitter, normalize, place_jitter
+from fastcutpaste.color import Jitter, level_brightness, normalize, place_jitter
 from fastcutpaste.functional import translate
 from fastcutpaste.placement import DRAWS, draw, place_cutpaste, place_scar
 
@@ -522,3 +522,27 @@ def test_normalize_refuses_constants_of_another_length(channels):
 def test_normalize_refuses_other_dtypes():
     with pytest.raises(TypeError, match=r"normalize: .*uint8.*int64"):
         normalize(torch.zeros(2, 3, 5, 5, dtype=torch.int64), MEAN, STD)
+
+
+# level_brightness
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])
+def test_levelled_images_have_the_brightness_asked_for_and_keep_their_ratios(dtype):
+    images = torch.rand(4, 3, 20, 24, generator=torch.Generator().manual_seed(0)) * 0.5
+    images = images * torch.linspace(0.4, 1, 4).view(-1, 1, 1, 1)
+    white = 255 if dtype == torch.uint8 else 1
+    images = (images * white).to(dtype)
+    levelled = level_brightness(images, 0.3)
+    assert (levelled.dtype, levelled.shape) == (torch.float32 if white == 255 else dtype, images.shape)
+    assert (levelled.double().mean((1, 2, 3)) - 0.3).abs().max() < 0.003
+    for before, after in zip(images.double(), levelled.double(), strict=True):
+        assert (after - before * 0.3 / before.mean()).abs().max() < (0.004 if dtype == torch.bfloat16 else 1e-5)
+
+
+def test_levelling_keeps_black_black_and_cuts_at_white():
+    images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    images[1, :, 0, 0] = 200
+    levelled = level_brightness(images, 0.5)
+    assert levelled[0].max() == 0
+    assert levelled[1].unique().tolist() == [0, 1]

@@ -104,6 +104,8 @@ class _Images:
                                       "location: a Gaussian at every place of the grid.")  # fmt: skip
 @click.option("--border/--no-border", default=False, show_default=True,
               help="Continue images by half a patch: finer maps at the edge, of objects on plain ground.")  # fmt: skip
+@click.option("--level/--no-level", default=False, show_default=True,
+              help="Bring images to one mean brightness to score them: for exposures that differ.")  # fmt: skip
 @click.option("--areas", default="", help="Sides of larger squares scored besides, px, such as 128 or 96,128: for "
                                           "defects larger than the patches.")  # fmt: skip
 @click.option("--fpr", default=0.05, show_default=True, help="Share of normal images that may be called defective.")
@@ -130,9 +132,10 @@ class _Images:
 def train(
     data: Path, out: Path, preset: str, size: str, crop: int, stride: int, steps: int | None, batch: int | None,
     optimizer: Any, learning_rate: float | None, jitter: float | None, source: Any, backbone: str | None,
-    weights: str | None, stage: str | None, density: Any, border: bool, areas: str, fpr: float, held_out: float,
-    seeds: str, precision: Any, compiled: bool | None, read: str, device: str, devices: int, num_nodes: int,
-    resume: bool, accept_changes: bool, save_minutes: float, save_steps: int | None, overwrite: bool, profile: bool,
+    weights: str | None, stage: str | None, density: Any, border: bool, level: bool, areas: str, fpr: float,
+    held_out: float, seeds: str, precision: Any, compiled: bool | None, read: str, device: str, devices: int,
+    num_nodes: int, resume: bool, accept_changes: bool, save_minutes: float, save_steps: int | None, overwrite: bool,
+    profile: bool,
 ) -> None:  # fmt: skip
     """Train a detector on the normal images in DATA: an MVTec category (train/good), or a plain folder of images."""
     device_named(device)  # what is wrong with it is said before anything else is done
@@ -164,6 +167,7 @@ def train(
         patch=crop or None,
         stride=stride,
         border=border,
+        level=level,
         areas=areas_of(areas),
         density=density,
         false_positive_rate=fpr,
