@@ -173,6 +173,14 @@ def run(name: str, study: Study, data: Data, seed: int, budget: Budget, weights:
     return outcomes
 
 
+def choose(study: Study, rows: list[str] | None) -> Study | None:
+    """Give a study with the rows asked for: all of them by its name, some by theirs; None if there are none."""
+    if rows is None or study.name in rows:
+        return study
+    scorings = tuple(scoring for row, scoring in zip(study.rows, study.scorings, strict=True) if row in rows)
+    return replace(study, scorings=scorings) if scorings else None
+
+
 def scorings_of(study: Study, data: Data) -> list[tuple[str, DetectorConfig]]:
     """Give the rows of a study, each with its way of scoring images of this size; areas that are larger have none."""
     height, width = data.normal.shape[-2:]
@@ -269,7 +277,7 @@ def parse(words: list[str] | None) -> argparse.Namespace:
     """Read the command line, or the words given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", nargs="+", choices=list(STUDIES), default=["localization"])
-    parser.add_argument("--rows", nargs="+", help="of the studies, by name; all if left out")
+    parser.add_argument("--rows", nargs="+", help="networks or single rows, by name; all if left out")
     parser.add_argument("--folders", nargs="+", type=Path, help="categories in MVTec's layout; brick if left out")
     parser.add_argument("--size", type=int, default=USUAL_SIZE, help="of their images, pixels")
     parser.add_argument("--planted", action="store_true",
@@ -306,9 +314,9 @@ def main(words: list[str] | None = None) -> None:
     device = torch.device(arguments.device)
     for seed in seeds_of(arguments.seeds):
         for name in arguments.study:
-            rows = [study for study in STUDIES[name] if arguments.rows is None or study.name in arguments.rows]
+            rows = [chosen for study in STUDIES[name] if (chosen := choose(study, arguments.rows)) is not None]
             if not rows:
-                sys.exit(f"--rows: some of {', '.join(study.name for study in STUDIES[name])} required")
+                sys.exit(f"--rows: some of {'; '.join(row for study in STUDIES[name] for row in study.rows)} required")
             for data in sets_of(name, arguments):
                 for study in rows:
                     if study.pretrained and arguments.weights is None:

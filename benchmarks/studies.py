@@ -111,7 +111,9 @@ def _localization() -> list[Study]:
     others = replace(ours, name="PatchNet 64/4 from others", task=_from_others(0.3))
     return [
         ours,
-        replace(others, scorings=(scorings[0], areas)),
+        replace(
+            others, scorings=(scorings[0], levelled[0], areas, (f"{areas[0]}, level", replace(areas[1], level=True)))
+        ),
         replace(ours, name="PatchNet 64/4 untrained", task=None),
         replace(
             ours, name="PatchNet 64/4 otherwise", scorings=((", per location", replace(grid, density="location")),)

@@ -135,7 +135,9 @@ def test_images_of_another_size_are_rows_of_their_own_and_areas_have_to_fit_into
         accuracy.main([*words, "--folders", str(tmp_path / "tile"), "--size", size])
     rows = accuracy.read(out)
     assert [(row.row, row.data, row.category) for row in rows] == [
-        ("PatchNet 64/4 from others", f"tile at {size}²", "tile") for size in (72, 96)
+        (f"PatchNet 64/4 from others{level}", f"tile at {size}²", "tile")
+        for level in ("", ", level")
+        for size in (72, 96)
     ]
     assert "--steps 1 --size 72 --folders DIR" in rows[0].command
     monkeypatch.setattr(accuracy, "learn", lambda *_: pytest.fail("measured again"))
@@ -171,6 +173,17 @@ def test_planted_test_sets_are_of_held_out_images_and_leave_the_test_images_alon
     rows = accuracy.read(out)
     assert [row.category for row in rows] == list(planted.tests)
     assert "--planted" in rows[0].command
+
+
+def test_rows_are_chosen_by_network_or_one_by_one():
+    study = next(one for one in STUDIES["localization"] if one.name == "PatchNet 64/4")
+    assert accuracy.choose(study, None) is study
+    assert accuracy.choose(study, ["other", "PatchNet 64/4"]) is study
+    assert accuracy.choose(study, ["PatchNet 32/4"]) is None
+    some = accuracy.choose(study, ["PatchNet 64/4, level", "PatchNet 64/4, nearest, border"])
+    assert some is not None
+    assert some.rows == ["PatchNet 64/4, nearest, border", "PatchNet 64/4, level"]
+    assert [scoring.density for _, scoring in some.scorings] == ["nearest", "gaussian"]
 
 
 def test_a_budget_ends_the_study_before_the_next_row(tiny, monkeypatch, tmp_path):
