@@ -123,11 +123,13 @@ def read(path: Path) -> list[Row]:
 
 
 def cpu_name() -> str:
-    """Name the processor, as far as the system tells, and say whether it computes in bfloat16."""
+    """Name the processor, as far as the system tells, and say whether it computes in bfloat16, and with tiles (AMX)."""
     info = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
     name = found[1].strip() if found else platform.processor() or platform.machine()
-    return name + ", bf16" * computes_bf16(torch.device("cpu"))
+    tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)  # private, so its absence must not hurt
+    in_tiles = " with AMX" * (tiles is not None and bool(tiles()))
+    return name + f", bf16{in_tiles}" * computes_bf16(torch.device("cpu"))
 
 
 def commit() -> str:

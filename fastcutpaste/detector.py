@@ -274,7 +274,8 @@ class Detector:
         first, located = densities[0], isinstance(densities[0], LocationDensity)
         parts: Iterable[Tensor] = embedder.batches(images)
         if located:
-            parts = embedder.slabs_of_all(torch.cat([self._continued(batch) for batch in parts]))
+            levelled = torch.cat([self._levelled(batch) for batch in parts]) if config.level else images
+            parts = embedder.slabs_of_all(continue_edges(levelled, config.margin))
         if progress is not None:
             parts = progress(parts, sum(len(part) for part in parts), "fitting the density")
         if located:
