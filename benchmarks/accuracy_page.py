@@ -20,24 +20,31 @@ PAGE = Path(__file__).parent.parent / "docs" / "accuracy.md"
 
 def write_page(outcomes: Sequence["Outcome"]) -> None:
     """Put the tables of all rows between the marks of the page; what stands around them is written by hand."""
-    tables = (_table(study, [one for one in outcomes if one.study == study]) for study in STUDIES)
+    tables = [_table(study, _of(study, outcomes, planted=False)) for study in STUDIES]
+    planted = {study: _of(study, outcomes, planted=True) for study in STUDIES}
+    tables += [
+        _table(study, rows, ", on planted defects, to choose settings by") for study, rows in planted.items() if rows
+    ]
     replace_between(PAGE, "rows", "\n".join(tables))
 
 
-def _table(study: str, outcomes: Sequence["Outcome"]) -> str:
+def _of(study: str, outcomes: Sequence["Outcome"], planted: bool) -> list["Outcome"]:
+    return [one for one in outcomes if one.study == study and ("planted" in one.category) == planted]
+
+
+def _table(study: str, outcomes: Sequence["Outcome"], what: str = "") -> str:
     if not outcomes:
         return f"### {study.capitalize()}\n\nNot measured yet.\n"
     groups: dict[tuple[str, str, str, str, str], list[Outcome]] = defaultdict(list)
     for one in outcomes:
         groups[one.data, one.category, one.row, one.budget, one.device].append(one)
     order = [name for row in STUDIES[study] for one in row.rows for name in (one, f"{one}, ensemble")]
-    lines = [f"### {study.capitalize()}", ""]
+    lines = [f"### {study.capitalize()}{what}", ""]
     lines.append(f"| {' | '.join(_COLUMNS)} |")
     lines.append("|---" * len(_COLUMNS) + "|")
     averages: dict[tuple[str, str, str, str], list[float]] = defaultdict(list)
     for (data, category, row, budget, device), group in sorted(groups.items(), key=lambda item: _place(item[0], order)):
-        if "planted" not in category:
-            averages[data, row, budget, device].append(spread([one.image_auroc for one in group])["mean"])
+        averages[data, row, budget, device].append(spread([one.image_auroc for one in group])["mean"])
         cells = [f"{data}, {category}", row, budget + _steps(budget, group), str(len(group))]
         cells += [_figure(getattr(one, name) for one in group) for name in ("image_auroc", "pixel_auroc", "pro_auc")]
         cells.append(PAPER.get((study, row, category), ""))
@@ -48,7 +55,7 @@ def _table(study: str, outcomes: Sequence["Outcome"]) -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     for (data, row, budget, device), values in averages.items():
-        if len(values) > 1:
+        if len(values) > 1 and not what:
             mean = 100 * sum(values) / len(values)
             cells = [
                 f"{data}, mean of {len(values)}",

@@ -135,7 +135,7 @@ def run_quick(size: int = SIZE) -> dict[str, float]:
     corner = image[..., : patch + 16, : patch + 12]
     with torch.inference_mode():
         wanted = naive(resnet, corner, patch, STRIDE)
-        check(exact(resnet, corner, patch, STRIDE), wanted, 0.1)  # bf16, where the processor has it
+        check(exact(resnet, corner, patch, STRIDE), wanted, 0.2)  # bf16, where the processor has it: 0.11 by AMX
         check(embed_patches(corner, resnet.embed, patch=patch), wanted, 1e-3)
         unfolded = embed_patches(corner, patchnet.embed, patch=patch)
         assert patchnet.field is not None
