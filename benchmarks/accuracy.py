@@ -36,7 +36,6 @@ from benchmarks.sets import (
     Data,
     Test,
     make_brick,
-    plant,
     read_cifar,
     read_folder,
     read_mnist,
@@ -266,11 +265,11 @@ def sets_of(study: str, arguments: argparse.Namespace) -> Iterator[Data]:
     elif study == "cifar10":
         for name in arguments.classes:
             yield read_cifar(arguments.cifar, name)
+    elif arguments.folders:
+        for folder in arguments.folders:
+            yield read_folder(folder, arguments.size, arguments.planted)
     else:
-        for data in map(partial(read_folder, size=arguments.size), arguments.folders or []):
-            yield plant(data) if arguments.planted else data
-        if not arguments.folders:
-            yield plant(make_brick()) if arguments.planted else make_brick()
+        yield make_brick(arguments.planted)
 
 
 def parse(words: list[str] | None) -> argparse.Namespace:

@@ -4,7 +4,7 @@ import functools
 import gzip
 import io
 import tarfile
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -51,49 +51,55 @@ class Data:
     size: int | None = None  # that was chosen for the images, pixels; None: there is no choice
 
 
-def read_folder(root: Path, size: int = USUAL_SIZE) -> Data:
-    """Read a category in MVTec's layout, images and masks resized to a square; an unusual size is part of the name."""
+def read_folder(root: Path, size: int = USUAL_SIZE, planted: bool = False) -> Data:
+    """Read a category in MVTec's layout, images and masks resized to a square; an unusual size is part of the name.
+
+    Where defects are to be planted, test images are not read, and a plain folder of normal images will do.
+    """
     normal, calibration = hold_out(load_images(find_training_images(root).paths, (size, size)).pixels)
+    name = root.parent.name if root.parent.name.startswith("mvtec") else root.name
+    name += "" if size == USUAL_SIZE else f" at {size}²"
+    if planted:
+        return Data(name, normal, calibration, _plant(root.name, calibration), size)
     found = find_test_images(root)
     masks = [
         F.interpolate(mask[None, None].float(), (size, size), mode="area")[0, 0] > 0.5 for mask in load_masks(found)
     ]
     kinds = [path.parent.name for path in found.paths]
     test = Test(load_images(found.paths, (size, size)).pixels, torch.as_tensor(found.labels), masks, kinds)
-    name = root.parent.name if root.parent.name.startswith("mvtec") else root.name
-    return Data(name if size == USUAL_SIZE else f"{name} at {size}²", normal, calibration, {root.name: test}, size)
+    return Data(name, normal, calibration, {root.name: test}, size)
 
 
-def make_brick() -> Data:
+def make_brick(planted: bool = False) -> Data:
     """Make the demo's brick."""
     demo = make_demo("brick")
+    if planted:
+        return Data("demo", demo.train, demo.calibration, _plant("brick", demo.calibration))
     labels = torch.tensor([kind != "good" for kind in demo.kinds])
     test = Test(demo.test, labels, list(demo.masks), list(demo.kinds))
     return Data("demo", demo.train, demo.calibration, {"brick": test})
 
 
-def plant(data: Data) -> Data:
-    """Test on defects planted in the images that are held out of training, to choose settings without test images.
+def _plant(category: str, held_out: Tensor) -> dict[str, Test]:
+    """Plant defects in images that are held out of training, to choose settings without test images.
 
     Each image is tested twice, as it is and with a defect; kinds of defect take turns. A second test set is of the same
     images, each multiplied by a factor of its own, 0.8 to 1.25: a camera exposes otherwise than on the day of training.
     """
     random = np.random.default_rng(0)
-    clean = data.calibration.numpy()
-    names = list(DEFECTS)
-    planted = [_plant_in_color(image, names[i % len(names)], random) for i, image in enumerate(clean)]
+    clean, names = held_out.numpy(), list(DEFECTS)
+    kinds = [names[i % len(names)] for i in range(len(clean))]
+    planted = [_plant_in_color(image, kind, random) for image, kind in zip(clean, kinds, strict=True)]
     images = np.concatenate([clean, np.stack([image for image, _ in planted])])
-    masks = [np.zeros(clean.shape[2:], np.bool_)] * len(clean) + [mask for _, mask in planted]
-    kinds = ["good"] * len(clean) + [names[i % len(names)] for i in range(len(clean))]
+    masks = [torch.zeros(clean.shape[2:], dtype=torch.bool)] * len(clean)
+    masks += [torch.from_numpy(mask) for _, mask in planted]
     factors = np.exp(random.uniform(*np.log(EXPOSURES), len(images)))
     exposed = np.stack([to_bytes(image * factor) for image, factor in zip(images, factors, strict=True)])
-    labels, together = torch.arange(len(images)) >= len(clean), [torch.from_numpy(mask) for mask in masks]
-    category = next(iter(data.tests))
-    tests = {
-        f"{category}, planted": Test(torch.from_numpy(images), labels, together, kinds),
-        f"{category}, planted, other exposures": Test(torch.from_numpy(exposed), labels, together, kinds),
+    labels, kinds = torch.arange(len(images)) >= len(clean), ["good"] * len(clean) + kinds
+    return {
+        f"{category}, planted": Test(torch.from_numpy(images), labels, masks, kinds),
+        f"{category}, planted, other exposures": Test(torch.from_numpy(exposed), labels, masks, kinds),
     }
-    return replace(data, tests=tests)
 
 
 def _plant_in_color(image: Byte, kind: str, random: np.random.Generator) -> tuple[Byte, NDArray[np.bool_]]:

@@ -145,8 +145,7 @@ def test_images_of_another_size_are_rows_of_their_own_and_areas_have_to_fit_into
 
 
 def test_planted_test_sets_are_of_held_out_images_and_leave_the_test_images_alone(tmp_path, monkeypatch):
-    data = sets.make_brick()
-    planted = sets.plant(data)
+    data, planted = sets.make_brick(), sets.make_brick(planted=True)
     assert list(planted.tests) == ["brick, planted", "brick, planted, other exposures"]
     plain, exposed = planted.tests.values()
     count = len(data.calibration)
@@ -167,12 +166,23 @@ def test_planted_test_sets_are_of_held_out_images_and_leave_the_test_images_alon
     assert exposed.labels is plain.labels
     out = tmp_path / "accuracy.csv"
     monkeypatch.setattr(accuracy, "learn", lambda *_: 1.0)
-    monkeypatch.setattr(accuracy, "make_brick", lambda: replace(data, normal=data.normal[:6]))
+    monkeypatch.setattr(
+        accuracy, "make_brick", lambda planted: replace(sets.make_brick(planted), normal=data.normal[:6])
+    )
     accuracy.main(["--study", "open points, patches", "--rows", "jitter 0.1", "--steps", "1", "--planted",
                    "--out", str(out)])  # fmt: skip
     rows = accuracy.read(out)
     assert [row.category for row in rows] == list(planted.tests)
     assert "--planted" in rows[0].command
+
+
+def test_defects_are_planted_in_a_plain_folder_of_normal_images(tmp_path):
+    for i in range(6):
+        pixels = np.random.default_rng(i).integers(90, 166, (80, 96, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    data = sets.read_folder(tmp_path, 64, planted=True)
+    assert (len(data.normal), len(data.calibration), data.size) == (5, 1, 64)
+    assert [tuple(test.images.shape) for test in data.tests.values()] == [(2, 3, 64, 64)] * 2
 
 
 def test_rows_are_chosen_by_network_or_one_by_one():
