@@ -30,16 +30,7 @@ from torch import Tensor
 from benchmarks.accuracy_page import write_page
 from benchmarks.accuracy_pictures import draw_pictures, show_maps
 from benchmarks.rows import RESULTS, commit, name_of
-from benchmarks.sets import (
-    CIFAR_CLASSES,
-    USUAL_SIZE,
-    Data,
-    Test,
-    make_brick,
-    read_cifar,
-    read_folder,
-    read_mnist,
-)
+from benchmarks.sets import CIFAR_CLASSES, USUAL_SIZE, Data, Test, make_brick, read_cifar, read_folder, read_mnist
 from benchmarks.studies import STUDIES, Study
 from fastcutpaste.batches import image_batches
 from fastcutpaste.cli.options import seeds_of

@@ -15,13 +15,7 @@ from torch import Tensor
 
 from fastcutpaste.checks import check_images
 from fastcutpaste.color import level_brightness
-from fastcutpaste.dense import (
-    continue_edges,
-    grid_shape,
-    score_maps,
-    spread_scores,
-    widen_patches,
-)
+from fastcutpaste.dense import continue_edges, grid_shape, score_maps, spread_scores, widen_patches
 from fastcutpaste.density import Density, LocationDensity, density_from_state, make_density
 from fastcutpaste.detector_config import DetectorConfig
 from fastcutpaste.embedder import Embedder

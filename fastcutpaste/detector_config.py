@@ -97,5 +97,5 @@ class DetectorConfig:
         for area in self.areas:
             least, most = (self.patch or 0) + self.stride, min(self.size) + 2 * self.margin
             if not least <= area <= most or (area - least) % self.stride:
-                some = f"{least}, {least + self.stride}, {least + 2 * self.stride} and so on up to {most} pixels"
+                some = f"{least} pixels, or a multiple of {self.stride} more up to {most},"
                 raise ValueError(f"areas: sides of {some} required, got {area}")

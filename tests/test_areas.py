@@ -88,9 +88,9 @@ def test_the_grids_of_patches_and_of_areas_are_thinned_until_few_enough_are_left
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"areas": (24,)}, r"areas: sides of 32, 40, 48 and so on up to 40 pixels required, got 24"),
-        ({"areas": (36,)}, r"areas: sides of 32, 40, 48 and so on up to 40 pixels required, got 36"),
-        ({"areas": (32, 48)}, r"areas: sides of .* up to 40 pixels required, got 48"),
+        ({"areas": (24,)}, r"areas: sides of 32 pixels, or a multiple of 8 more up to 40, required, got 24"),
+        ({"areas": (36,)}, r"areas: sides of 32 pixels, or a multiple of 8 more up to 40, required, got 36"),
+        ({"areas": (32, 48)}, r"areas: sides of .* up to 40, required, got 48"),
         ({"areas": (32, 32)}, r"areas: different sides required, got \(32, 32\)"),
         ({"areas": (32,), "patch": None}, r"areas: none, of whole images, required, got \(32,\)"),
         *(
