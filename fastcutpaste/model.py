@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from fastcutpaste.color import normalize
+from fastcutpaste.convolution import SmallConvolutions
 from fastcutpaste.patchnet import PatchNet
 
 Precision = Literal["auto", "bf16", "fp32"]
@@ -91,7 +92,11 @@ class Network(nn.Module):
         """Give what the backbone makes of images: features (B, D), or the maps (B, D, h, w) they are the means of."""
         normalized = normalize(images, self.mean, self.std, self.mean.dtype)
         normalized = normalized.contiguous(memory_format=torch.channels_last)
-        features: Tensor = self.backbone(normalized)
+        eager = (
+            normalized.device.type == "cpu" and not torch.compiler.is_compiling()
+        )  # compilers have ways of their own
+        with SmallConvolutions() if eager else nullcontext():
+            features: Tensor = self.backbone(normalized)
         return features
 
     def probe(self, size: tuple[int, int] = (224, 224)) -> Tensor:

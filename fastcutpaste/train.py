@@ -14,6 +14,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.profiler import record_function
 
+from fastcutpaste.allocation import keep_freed_memory
 from fastcutpaste.launch import make_fabric, matrix_products, resolve_precision
 from fastcutpaste.model import computes_bf16
 from fastcutpaste.placement import uniform
@@ -37,6 +38,8 @@ class Report(NamedTuple):
 
 class Training:
     """Hold a network on its way: the number of steps made, the optimizer, and what can be saved and taken up again.
+
+    On a CPU, the process keeps the memory it frees from here on, see `allocation.keep_freed_memory`.
 
     Args:
         network: maps images (B, 3, H, W) as they are to class scores (B, classes); trained in place. With
@@ -68,6 +71,8 @@ class Training:
         self.config, self.network, self.window, self.step = config, network, window, 0
         self.fabric = make_fabric(device, config.precision) if fabric is None else fabric
         self.device = self.fabric.device
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.precision = resolve_precision(self.device, config.precision)
         if config.batch % self.fabric.world_size:
             raise ValueError(f"batch: one that {self.fabric.world_size} processes can share evenly required, got "

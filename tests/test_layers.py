@@ -16,8 +16,10 @@ PACKAGE = Path(fastcutpaste.__file__).parent
 
 # module: (its layer, the modules of the package it imports, every one of them of a lower layer)
 LAYERS = {
+    "allocation": (0, set()),
     "checks": (0, set()),
     "console": (0, set()),
+    "convolution": (0, set()),
     "decode": (0, set()),
     "defects": (0, set()),
     "covariance": (0, set()),
@@ -39,11 +41,11 @@ LAYERS = {
     "slices": (3, {"color", "placement"}),
     "kernels": (3, {"checks", "color", "placement"}),
     "functional": (4, {"checks", "color", "kernels", "placement", "slices"}),
-    "model": (2, {"color", "patchnet"}),
+    "model": (2, {"color", "convolution", "patchnet"}),
     "transforms": (5, {"checks", "color", "functional", "placement"}),
     "gradcam": (3, {"checks", "model"}),
     "detector_config": (3, {"dense", "density"}),
-    "embedder": (4, {"dense", "detector_config", "model", "patchnet"}),
+    "embedder": (4, {"allocation", "dense", "detector_config", "model", "patchnet"}),
     "detector": (
         5,
         {"checks", "color", "dense", "density", "detector_config", "embedder", "files", "metrics", "model"},
@@ -62,7 +64,7 @@ LAYERS = {
     "__init__": (7, {"baselines", "color", "foreground", "functional", "placement", "tasks", "transforms"}),
     "launch": (3, {"model"}),
     "step": (7, {"functional", "launch", "tasks", "transforms"}),
-    "train": (8, {"launch", "model", "placement", "seeds", "step", "tasks", "transforms"}),
+    "train": (8, {"allocation", "launch", "model", "placement", "seeds", "step", "tasks", "transforms"}),
     "checkpoint": (9, {"files", "train"}),
     "watch": (9, {"console", "files", "step", "train"}),
     "recipe": (

@@ -1,0 +1,146 @@
+"""Small maps as matrix products: what `conv2d` gives, in values and gradients, and everything else untouched."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fastcutpaste import convolution, model
+from fastcutpaste.convolution import SmallConvolutions
+from fastcutpaste.model import Network, NetworkConfig
+
+# channels before and after, size of the maps, kernel, stride, padding; the last two for the weights alone
+SHAPES = [
+    (8, 16, (4, 4), (3, 3), (1, 1), (1, 1)),
+    (8, 16, (4, 4), (3, 3), (1, 1), (0, 0)),
+    (8, 16, (8, 8), (3, 3), (2, 2), (1, 1)),
+    (8, 16, (5, 7), (3, 3), (2, 2), (1, 1)),
+    (8, 16, (7, 5), (1, 1), (2, 2), (0, 0)),
+    (4, 8, (2, 9), (2, 5), (1, 2), (1, 0)),
+    (3, 5, (1, 1), (3, 3), (1, 1), (1, 1)),
+    (8, 120, (6, 6), (3, 3), (1, 1), (1, 1)),
+    (8, 120, (12, 11), (3, 3), (2, 2), (1, 1)),
+]
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The positions of each map that took the way of matrix products."""
+    seen: list[int] = []
+    apply = convolution._Convolution.apply
+
+    def spy(*args: Any) -> Any:
+        maps = apply(*args)
+        seen.append(maps.shape[-2] * maps.shape[-1])
+        return maps
+
+    monkeypatch.setattr(convolution._Convolution, "apply", spy)
+    return seen
+
+
+def run(images: Tensor, weight: Tensor, bias: Tensor | None, gradient: Tensor | None, *how: Any) -> list[Tensor]:
+    """Give the maps, and where a gradient of them comes, those of images and weights."""
+    images, weight = (each.clone().requires_grad_(gradient is not None) for each in (images, weight))
+    maps = F.conv2d(images, weight, bias, *how, (1, 1), 1)
+    if gradient is None:
+        return [maps]
+    maps.backward(gradient)
+    assert images.grad is not None
+    assert weight.grad is not None
+    return [maps.detach(), images.grad, weight.grad]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_values_and_gradients_are_those_of_conv2d(shape: Any, layout: torch.memory_format, taken: list[int]) -> None:
+    channels, widths, size, kernel, *how = shape
+    generator = torch.Generator().manual_seed(0)
+    images, weight, bias = (
+        torch.randn(*sides, generator=generator).bfloat16()
+        for sides in ((6, channels, *size), (widths, channels, *kernel), (widths,))
+    )
+    images, weight = (each.contiguous(memory_format=layout) for each in (images, weight))
+    gradient = torch.randn(F.conv2d(images, weight, bias, *how).shape, generator=generator).bfloat16()
+    wanted = run(images.double(), weight.double(), bias.double(), gradient.double(), *how)
+    with SmallConvolutions():
+        ours = run(images, weight, bias, gradient, *how)
+        alone = run(images, weight, None, None, *how)
+    assert len(taken) == 2
+    torch.testing.assert_close(
+        alone[0].double(), F.conv2d(images.double(), weight.double(), None, *how), rtol=0.01, atol=0.05
+    )
+    for mine, true in zip(ours, wanted, strict=True):
+        assert mine.dtype == torch.bfloat16
+        assert mine.shape == true.shape
+        assert float((mine - true).norm() / true.norm()) < 0.006  # a bfloat16 has eight bits
+
+
+def test_a_channels_last_network_keeps_its_layout(taken: list[int]) -> None:
+    layer = nn.Conv2d(8, 16, 3, padding=1, bias=False).to(memory_format=torch.channels_last).bfloat16()
+    images = torch.randn(2, 8, 4, 4).bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
+    with SmallConvolutions():
+        maps = layer(images)
+    maps.sum().backward()
+    assert taken == [16]
+    for each in (maps, images.grad, layer.weight.grad):
+        assert each is not None
+        assert each.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_only_the_gradient_that_is_wanted_is_computed() -> None:
+    images, weight = torch.randn(2, 8, 4, 4).bfloat16(), torch.randn(16, 8, 3, 3).bfloat16().requires_grad_()
+    with SmallConvolutions():
+        F.conv2d(images, weight, None, (1, 1), (1, 1), (1, 1), 1).sum().backward()
+    assert weight.grad is not None
+    assert images.grad is None
+
+
+@pytest.mark.parametrize(
+    ("layer", "images"),
+    [
+        (nn.Conv2d(8, 16, 3, padding=1), torch.zeros(2, 8, 4, 4)),  # float32
+        (nn.Conv2d(8, 16, 3, padding=1).bfloat16(), torch.zeros(2, 8, 5, 5).bfloat16()),  # 25 positions
+        (nn.Conv2d(8, 16, 3, padding=2, dilation=2).bfloat16(), torch.zeros(2, 8, 4, 4).bfloat16()),
+        (nn.Conv2d(8, 16, 3, padding=1, groups=2).bfloat16(), torch.zeros(2, 8, 4, 4).bfloat16()),
+        (nn.Conv2d(8, 16, 3, padding="same").bfloat16(), torch.zeros(2, 8, 4, 4).bfloat16()),
+        (nn.Conv2d(8, 16, 3, padding=1).bfloat16(), torch.zeros(8, 4, 4).bfloat16()),  # one image, no batch
+    ],
+    ids=["float32", "large", "dilated", "grouped", "same", "unbatched"],
+)
+def test_everything_else_is_left_to_torch(layer: nn.Conv2d, images: Tensor, taken: list[int]) -> None:
+    with SmallConvolutions():
+        maps = layer(images)
+    assert not taken
+    assert torch.equal(maps, layer(images))
+
+
+def test_an_image_that_is_too_small_gets_torchs_own_error() -> None:
+    layer = nn.Conv2d(8, 16, 5).bfloat16()
+    with SmallConvolutions(), pytest.raises(RuntimeError, match="Kernel size can't be greater"):
+        layer(torch.zeros(2, 8, 4, 4).bfloat16())
+
+
+@pytest.mark.parametrize(("backbone", "positions"), [("patchnet", {4, 16, 36}), ("resnet18", {4, 16})])
+def test_gradients_of_a_network_are_as_near_to_those_in_float32_as_without_it(
+    backbone: str, positions: set[int], taken: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = torch.randint(0, 256, (12, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+    def gradients(bf16: bool) -> Tensor:
+        torch.manual_seed(0)
+        network = Network(NetworkConfig(backbone)).to(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = F.cross_entropy(network(images).float(), torch.arange(3).repeat(4))
+        loss.backward()  # type: ignore[no-untyped-call]
+        return torch.cat([value.grad.flatten() for value in network.parameters() if value.grad is not None])
+
+    wanted = gradients(bf16=False)
+    assert not taken
+    ours = gradients(bf16=True)
+    assert set(taken) == positions
+    monkeypatch.setattr(model, "SmallConvolutions", nullcontext)
+    without = gradients(bf16=True)
+    assert float((ours - wanted).norm()) < 1.2 * float((without - wanted).norm())
