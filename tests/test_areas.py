@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_detector import PATCHES, SIZE, assert_refused, draw_images, make_fitted, network, write_changed
+from small_detector import PATCHES, SIZE, assert_refused, draw_images, make_fitted, network, write_changed
 from torch import Tensor
 
 from fastcutpaste.dense import continue_edges, embed_patches, spread_scores

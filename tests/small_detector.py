@@ -1,0 +1,76 @@
+"""A detector that is fitted in a moment, its files, and changed copies of them."""
+
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fastcutpaste.detector import Detector, hold_out
+from fastcutpaste.detector_config import DetectorConfig
+from fastcutpaste.model import Network, NetworkConfig
+
+SIZE = (40, 72)
+PATCHES = DetectorConfig(size=SIZE, patch=24, stride=8, border=False)  # 3 × 7 patches
+WHOLE = DetectorConfig(size=SIZE, patch=None, chunk=5)
+KINDS = [
+    PATCHES,
+    WHOLE,
+    replace(WHOLE, density="kernel", level=True),
+    replace(PATCHES, border=True, density="nearest", level=True),
+    replace(PATCHES, areas=(32, 40)),
+]
+NAMES = ["patches", "whole", "whole-kernel-level", "border-nearest-level", "areas"]
+
+
+def draw_images(count: int, seed: int = 0, size: tuple[int, int] = SIZE) -> Tensor:
+    """Draw uint8 images (count, 3, *size) of faint noise on grey."""
+    generator = torch.Generator().manual_seed(seed)
+    return (128 + 12 * torch.randn(count, 3, *size, generator=generator)).clamp(0, 255).to(torch.uint8)
+
+
+def make_network() -> Network:
+    """Build a network with weights of its own."""
+    torch.manual_seed(0)
+    return Network(NetworkConfig(classes=2, head=(8,), stage="layer1"))
+
+
+@functools.cache
+def network() -> Network:
+    """Build one network for all tests that only look."""
+    return make_network()
+
+
+def make_fitted(config: DetectorConfig = PATCHES, count: int = 12) -> Detector:
+    return Detector(network(), config, provenance={"seed": 3, "data": {"images": count}}).fit(
+        *hold_out(draw_images(count, size=config.size))
+    )
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    with safe_open(path, "pt") as file:
+        header: dict[str, Any] = json.loads(file.metadata()["fastcutpaste"])
+    return header
+
+
+def write_changed(source: Path, target: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], object]) -> None:
+    """Copy a detector file with header and tensors changed in place by `change`."""
+    header, tensors = read_header(source), load_file(source)
+    change(header, tensors)
+    save_file(tensors, target, {"fastcutpaste": json.dumps(header)})
+
+
+def assert_refused(path: Path, message: str) -> None:
+    """Assert that loading raises one line that names the file and matches `message`."""
+    with pytest.raises(ValueError, match=message) as caught:
+        Detector.load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).count(str(path)) == 1
