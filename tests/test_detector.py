@@ -409,7 +409,9 @@ for count in (200, 200, 1000):
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    _, before, after = map(int, done.stdout.split())  # MiB; 800 more images have 63 of features, and 13 of maps, held twice
+    _, before, after = map(
+        int, done.stdout.split()
+    )  # MiB; 800 more images have 63 of features
     assert after - before < 60
 
 
