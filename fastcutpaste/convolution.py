@@ -33,13 +33,12 @@ class SmallConvolutions(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is torch.conv2d and not kwargs and len(args) == 7:
             images, weight, bias, stride, padding, dilation, groups = args
-            dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else images.dtype
             usual = dilation == (1, 1) and groups == 1 and isinstance(padding, tuple) and images.ndim == 4
-            if usual and dtype == torch.bfloat16 and images.device.type == "cpu":
+            if usual and images.device.type == "cpu" and _in_bf16(images, weight):
                 height, width = _map_size(images, weight, stride, padding)
-                if 0 < height * width <= max(SMALL, len(weight) // FEW):
-                    maps: Tensor = _Convolution.apply(images.to(dtype), weight.to(dtype), stride, padding)
-                    return maps if bias is None else maps + bias.to(dtype)[:, None, None]
+                if min(height, width) > 0 and height * width <= max(SMALL, len(weight) // FEW):
+                    maps: Tensor = _Convolution.apply(images.bfloat16(), weight.bfloat16(), stride, padding)
+                    return maps if bias is None else maps + bias.bfloat16()[:, None, None]
         return func(*args, **kwargs)
 
 
@@ -54,7 +53,7 @@ class _Convolution(torch.autograd.Function):
         if height * width > SMALL:
             return torch.conv2d(images, weight, None, stride, padding)
         rows = _columns(images, weight, stride, padding) @ _matrix(weight).T  # (B·h·w, D)
-        return rows.view(len(images), height, width, -1).permute(0, 3, 1, 2)
+        return rows.view(len(images), height, width, len(weight)).permute(0, 3, 1, 2)
 
     @staticmethod
     @once_differentiable
@@ -72,6 +71,13 @@ class _Convolution(torch.autograd.Function):
             products = rows.T @ _columns(images, weight, stride, padding)  # (D, k·l·C)
             of_weight = products.view_as(weight.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return of_images, of_weight, None, None
+
+
+def _in_bf16(images: Tensor, weight: Tensor) -> bool:
+    """Tell whether torch computes with these in bfloat16: because they are, or because autocast says so."""
+    dtypes = {images.dtype, weight.dtype}
+    rounded = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return dtypes == {torch.bfloat16} or (rounded and dtypes <= {torch.bfloat16, torch.float32})
 
 
 def _map_size(images: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Pair:

@@ -90,6 +90,30 @@ def test_a_channels_last_network_keeps_its_layout(taken: list[int]) -> None:
         assert each.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize(("images", "weight"), [(torch.float64, torch.float64), (torch.bfloat16, torch.float32)])
+def test_what_torch_does_not_round_is_not_rounded(images: torch.dtype, weight: torch.dtype, taken: list[int]) -> None:
+    layer, given = nn.Conv2d(8, 16, 3, padding=1).to(weight), torch.randn(2, 8, 4, 4, dtype=images)
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=images == torch.float64)
+    with SmallConvolutions(), autocast:
+        if images == weight:
+            assert layer(given).dtype == torch.float64
+        else:
+            with pytest.raises(RuntimeError, match="type"):
+                layer(given)
+    assert not taken
+
+
+def test_no_images_give_no_maps_and_a_gradient_of_zero(taken: list[int]) -> None:
+    layer = nn.Conv2d(8, 16, 3, padding=1).bfloat16()
+    with SmallConvolutions():
+        maps = layer(torch.zeros(0, 8, 4, 4).bfloat16())
+    maps.sum().backward()
+    assert maps.shape == (0, 16, 4, 4)
+    assert taken == [16]
+    assert layer.weight.grad is not None
+    assert not layer.weight.grad.any()
+
+
 def test_only_the_gradient_that_is_wanted_is_computed() -> None:
     images, weight = torch.randn(2, 8, 4, 4).bfloat16(), torch.randn(16, 8, 3, 3).bfloat16().requires_grad_()
     with SmallConvolutions():
@@ -117,8 +141,9 @@ def test_everything_else_is_left_to_torch(layer: nn.Conv2d, images: Tensor, take
     assert torch.equal(maps, layer(images))
 
 
-def test_an_image_that_is_too_small_gets_torchs_own_error() -> None:
-    layer = nn.Conv2d(8, 16, 5).bfloat16()
+@pytest.mark.parametrize("side", [5, 6])  # of the result: 0 × 0, and -1 × -1
+def test_an_image_that_is_too_small_gets_torchs_own_error(side: int) -> None:
+    layer = nn.Conv2d(8, 16, side).bfloat16()
     with SmallConvolutions(), pytest.raises(RuntimeError, match="Kernel size can't be greater"):
         layer(torch.zeros(2, 8, 4, 4).bfloat16())
 

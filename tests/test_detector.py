@@ -409,9 +409,7 @@ for count in (200, 200, 1000):
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    _, before, after = map(
-        int, done.stdout.split()
-    )  # MiB; 800 more images have 63 of features
+    _, before, after = map(int, done.stdout.split())  # MiB; 800 more images have 63 of features
     assert after - before < 60
 
 
