@@ -63,8 +63,8 @@ def embed_patches(
         embed: maps patches (n, C, patch, patch) to features (n, D).
         patch: side of the square patches, pixels; 64 or 32 in the paper.
         stride: pixels from one patch to the next; 4 in the paper.
-        chunk: patches a forward pass, which bounds the memory; the result does not depend on it. None: what the free
-            memory allows.
+        chunk: patches a forward pass, which bounds the memory; the result depends on it by rounding at most. None: what
+            the free memory allows.
 
     Returns:
         (B, h, w, D) features as `embed` gives them, B at least 1.

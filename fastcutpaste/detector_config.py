@@ -32,8 +32,9 @@ class DetectorConfig:
         false_positive_rate: share of normal images the threshold lets be called defective.
         fit_patches: most patches, or areas of one side, that a density for all of them is fitted on; grids are thinned
             out until they are fewer.
-        chunk: patches, or whole images, a forward pass; bounds the memory, changes no score. None: what the free memory
-            allows. A network that scores all patches in one pass has its own bound, see `Detector.localize`.
+        chunk: patches, or whole images, a forward pass; bounds the memory, changes scores by rounding at most. None:
+            what the free memory allows. A network that scores all patches in one pass has its own bound, see
+            `Detector.localize`.
     """
 
     size: tuple[int, int] = (256, 256)

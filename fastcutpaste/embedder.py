@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from fastcutpaste.allocation import keep_freed_memory
 from fastcutpaste.dense import embed_densely, embed_patches, fitting_chunk, slabs
 from fastcutpaste.detector_config import DetectorConfig
 from fastcutpaste.model import Network, autocast
@@ -16,7 +15,7 @@ class Embedder:
     """Embed the patches of images, or whole images, as the config says.
 
     A network without padding (PatchNet) embeds all patches in one pass, if the stride allows; any other one patch by
-    patch. On a CPU, the process keeps the memory it frees from here on, see `allocation.keep_freed_memory`.
+    patch.
 
     Args:
         network: on the device to compute on.
@@ -25,8 +24,6 @@ class Embedder:
 
     def __init__(self, network: Network, config: DetectorConfig) -> None:
         self.network, self.config = network, config
-        if self.device.type == "cpu":
-            keep_freed_memory()
 
     @property
     def device(self) -> torch.device:

@@ -42,15 +42,16 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def run(images: Tensor, weight: Tensor, bias: Tensor | None, gradient: Tensor | None, *how: Any) -> list[Tensor]:
-    """Give the maps, and where a gradient of them comes, those of images and weights."""
+    """Give the maps, and where a gradient of them comes, those of images, weights and bias."""
     images, weight = (each.clone().requires_grad_(gradient is not None) for each in (images, weight))
+    bias = None if bias is None else bias.clone().requires_grad_(gradient is not None)
     maps = F.conv2d(images, weight, bias, *how, (1, 1), 1)
     if gradient is None:
         return [maps]
     maps.backward(gradient)
     assert images.grad is not None
     assert weight.grad is not None
-    return [maps.detach(), images.grad, weight.grad]
+    return [maps.detach(), images.grad, weight.grad, *([] if bias is None or bias.grad is None else [bias.grad])]
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -106,7 +107,7 @@ def test_what_torch_does_not_round_is_not_rounded(images: torch.dtype, weight: t
 def test_no_images_give_no_maps_and_a_gradient_of_zero(taken: list[int]) -> None:
     layer = nn.Conv2d(8, 16, 3, padding=1).bfloat16()
     with SmallConvolutions():
-        maps = layer(torch.zeros(0, 8, 4, 4).bfloat16())
+        maps = layer(torch.zeros(0, 8, 4, 4).bfloat16().requires_grad_())
     maps.sum().backward()
     assert maps.shape == (0, 16, 4, 4)
     assert taken == [16]
@@ -114,25 +115,70 @@ def test_no_images_give_no_maps_and_a_gradient_of_zero(taken: list[int]) -> None
     assert not layer.weight.grad.any()
 
 
-def test_only_the_gradient_that_is_wanted_is_computed() -> None:
-    images, weight = torch.randn(2, 8, 4, 4).bfloat16(), torch.randn(16, 8, 3, 3).bfloat16().requires_grad_()
+@pytest.mark.parametrize("size", [4, 6])  # 16 and 36 positions
+@pytest.mark.parametrize("wanted", ["images", "weight"])
+def test_only_the_gradient_that_is_wanted_is_computed(size: int, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, weight = torch.randn(2, 8, size, size).bfloat16(), torch.randn(120, 8, 3, 3).bfloat16()
+    (images if wanted == "images" else weight).requires_grad_()
     with SmallConvolutions():
-        F.conv2d(images, weight, None, (1, 1), (1, 1), (1, 1), 1).sum().backward()
-    assert weight.grad is not None
-    assert images.grad is None
+        loss = F.conv2d(images, weight, None, (1, 1), (1, 1), (1, 1), 1).sum()
+    for unwanted in ("_columns",) if wanted == "images" else ("_spread", "conv2d_input"):
+        monkeypatch.delattr(convolution, unwanted)
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+def test_the_layer_behind_may_work_in_place_and_gradients_have_gradients(taken: list[int]) -> None:
+    images = torch.randn(2, 8, 4, 4).bfloat16().requires_grad_()
+    weight = torch.randn(16, 8, 3, 3).bfloat16().requires_grad_()
+
+    def penalty(images: Tensor, weight: Tensor) -> Tensor:
+        """The squared gradient of the images: its own gradient needs that of the convolution's."""
+        maps = F.conv2d(images, weight, None, (1, 1), (1, 1), (1, 1), 1).relu_().square()
+        (first,) = torch.autograd.grad(maps.sum(), images, create_graph=True)
+        (second,) = torch.autograd.grad(first.float().square().sum(), weight)
+        return second
+
+    with SmallConvolutions():
+        ours = penalty(images, weight)
+    assert taken == [16]
+    true = penalty(*(each.detach().double().requires_grad_() for each in (images, weight)))
+    assert float((ours - true).norm() / true.norm()) < 0.02
+
+
+def test_functional_transforms_go_through(taken: list[int]) -> None:
+    images, weight = torch.randn(3, 2, 8, 4, 4).bfloat16(), torch.randn(16, 8, 3, 3).bfloat16()
+
+    def total(weight: Tensor, images: Tensor) -> Tensor:
+        return F.conv2d(images, weight, None, (1, 1), (1, 1), (1, 1), 1).float().square().sum()
+
+    gradient = torch.func.grad(total)
+    wanted = torch.stack([gradient(weight, part) for part in images])
+    assert not taken
+    with SmallConvolutions():
+        ours = torch.vmap(gradient, (None, 0))(weight, images)
+    assert set(taken) == {16}
+    assert float((ours - wanted).norm() / wanted.norm()) < 0.02
+
+
+class Whole(nn.Conv2d):
+    """Calls with stride and padding as one number each."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.conv2d(input, self.weight, self.bias, 1, 1, (1, 1), 1)
 
 
 @pytest.mark.parametrize(
     ("layer", "images"),
     [
-        (nn.Conv2d(8, 16, 3, padding=1), torch.zeros(2, 8, 4, 4)),  # float32
-        (nn.Conv2d(8, 16, 3, padding=1).bfloat16(), torch.zeros(2, 8, 5, 5).bfloat16()),  # 25 positions
-        (nn.Conv2d(8, 16, 3, padding=2, dilation=2).bfloat16(), torch.zeros(2, 8, 4, 4).bfloat16()),
-        (nn.Conv2d(8, 16, 3, padding=1, groups=2).bfloat16(), torch.zeros(2, 8, 4, 4).bfloat16()),
-        (nn.Conv2d(8, 16, 3, padding="same").bfloat16(), torch.zeros(2, 8, 4, 4).bfloat16()),
-        (nn.Conv2d(8, 16, 3, padding=1).bfloat16(), torch.zeros(8, 4, 4).bfloat16()),  # one image, no batch
+        (nn.Conv2d(8, 16, 3, padding=1), torch.randn(2, 8, 4, 4)),  # float32
+        (nn.Conv2d(8, 16, 3, padding=1).bfloat16(), torch.randn(2, 8, 5, 5).bfloat16()),  # 25 positions
+        (nn.Conv2d(8, 16, 3, padding=1, dilation=2).bfloat16(), torch.randn(2, 8, 4, 4).bfloat16()),
+        (nn.Conv2d(8, 16, 3, padding=1, groups=2).bfloat16(), torch.randn(2, 8, 4, 4).bfloat16()),
+        (nn.Conv2d(8, 16, 3, padding="same").bfloat16(), torch.randn(2, 8, 4, 4).bfloat16()),
+        (nn.Conv2d(8, 16, 3, padding=1).bfloat16(), torch.randn(8, 4, 4).bfloat16()),  # one image, no batch
+        (Whole(8, 16, 3).bfloat16(), torch.randn(2, 8, 4, 4).bfloat16()),
     ],
-    ids=["float32", "large", "dilated", "grouped", "same", "unbatched"],
+    ids=["float32", "large", "dilated", "grouped", "same", "unbatched", "whole numbers"],
 )
 def test_everything_else_is_left_to_torch(layer: nn.Conv2d, images: Tensor, taken: list[int]) -> None:
     with SmallConvolutions():

@@ -45,7 +45,7 @@ LAYERS = {
     "transforms": (5, {"checks", "color", "functional", "placement"}),
     "gradcam": (3, {"checks", "model"}),
     "detector_config": (3, {"dense", "density"}),
-    "embedder": (4, {"allocation", "dense", "detector_config", "model", "patchnet"}),
+    "embedder": (4, {"dense", "detector_config", "model", "patchnet"}),
     "detector": (
         5,
         {"checks", "color", "dense", "density", "detector_config", "embedder", "files", "metrics", "model"},
@@ -89,7 +89,7 @@ LAYERS = {
             "report",
         },
     ),
-    "cli/__init__": (11, {"__init__", "console"}),
+    "cli/__init__": (11, {"allocation", "__init__", "console"}),
     "cli/options": (4, {"console", "launch"}),
     "cli/demo": (
         11,

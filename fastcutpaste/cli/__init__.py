@@ -8,6 +8,7 @@ import click
 import torch
 
 import fastcutpaste
+from fastcutpaste.allocation import keep_freed_memory
 from fastcutpaste.console import people
 
 COMMANDS = {  # each in the module of its name, loaded when it is called: --help need not wait for torchvision
@@ -50,6 +51,7 @@ def app() -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake ends in one line on stderr and an exit status that is not 0."""
+    keep_freed_memory()  # a process of its own
     warnings.showwarning = lambda message, *_args, **_kwargs: people.print(f"note: {message}")
     try:
         app.main(standalone_mode=False, prog_name="fastcutpaste")
