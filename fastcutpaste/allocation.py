@@ -15,8 +15,8 @@ def keep_freed_memory() -> None:
     """Let glibc keep what is freed for what is allocated next, in this process from now on.
 
     A training step frees what the next one allocates. glibc gives large blocks back to the system and takes them anew,
-    page by page, 2 µs a page: some 5,000 to 9,000 a step of PatchNet on 24 crops of 64² and their two augmentations, an
-    eighth to a third of its time on two cores; scoring is up to 1.4 times as fast. Blocks above 1 GiB still go back,
+    page by page, 2 µs a page: some 5,000 to 9,000 a step of PatchNet on 24 crops of 64² and their two augmentations, a
+    seventh to a third of its time on two cores; scoring is up to 1.4 times as fast. Blocks above 1 GiB still go back,
     and what is more than 2 GiB at the top of the heap; what lies below a block in use stays, so a process may remain as
     large as it ever was. It is for the main thread: blocks of other threads go back as before.
 

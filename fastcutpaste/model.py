@@ -92,9 +92,8 @@ class Network(nn.Module):
         """Give what the backbone makes of images: features (B, D), or the maps (B, D, h, w) they are the means of."""
         normalized = normalize(images, self.mean, self.std, self.mean.dtype)
         normalized = normalized.contiguous(memory_format=torch.channels_last)
-        # Compilers and tracers have ways of their own.
-        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        with nullcontext() if traced or normalized.device.type != "cpu" else SmallConvolutions():
+        eager = normalized.device.type == "cpu" and not torch.compiler.is_compiling()
+        with SmallConvolutions() if eager else nullcontext():
             features: Tensor = self.backbone(normalized)
         return features
 

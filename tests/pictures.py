@@ -20,6 +20,7 @@ def draw_waves(height, width):
 
 
 def write_picture(path: Path, pixels=None, **options) -> Path:
+    """Write pixels, noise if none come, as the extension and the options say; folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(draw_noise() if pixels is None else pixels).save(path, **options)
     return path

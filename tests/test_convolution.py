@@ -160,6 +160,15 @@ def test_functional_transforms_go_through(taken: list[int]) -> None:
     assert float((ours - wanted).norm() / wanted.norm()) < 0.02
 
 
+def test_exported_graphs_have_torchs_own_convolutions(taken: list[int]) -> None:
+    network, images = Network(NetworkConfig("patchnet")).eval(), torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        torch.export.export(network, (images,))
+        assert not taken
+        network(images)
+    assert set(taken) == {4, 16, 36}
+
+
 class Whole(nn.Conv2d):
     """Calls with stride and padding as one number each."""
 

@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 import torch
 from small_detector import (
-    KINDS,
-    NAMES,
     PATCHES,
     SIZE,
     WHOLE,
@@ -32,16 +30,6 @@ from fastcutpaste.detector import Detector, hold_out
 from fastcutpaste.detector_config import DetectorConfig
 from fastcutpaste.embedder import Embedder
 from fastcutpaste.model import Network, NetworkConfig
-
-
-@pytest.fixture(scope="module", params=KINDS, ids=NAMES)
-def fitted(request: pytest.FixtureRequest) -> Detector:
-    return make_fitted(request.param)
-
-
-@pytest.fixture(scope="module")
-def patches() -> Detector:
-    return make_fitted()
 
 
 @pytest.fixture(scope="module")

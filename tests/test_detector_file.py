@@ -9,13 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from small_detector import (
-    KINDS,
-    NAMES,
     PATCHES,
     SIZE,
     assert_refused,
     draw_images,
-    make_fitted,
     read_header,
     write_changed,
 )
@@ -25,16 +22,6 @@ from fastcutpaste import detector as module
 from fastcutpaste.detector import FORMAT, Detector
 
 OLD = [(1, ("border", "areas", "level")), (2, ("areas", "level")), (3, ("level",))]
-
-
-@pytest.fixture(scope="module", params=KINDS, ids=NAMES)
-def fitted(request: pytest.FixtureRequest) -> Detector:
-    return make_fitted(request.param)
-
-
-@pytest.fixture(scope="module")
-def patches() -> Detector:
-    return make_fitted()
 
 
 @pytest.fixture(scope="module")
