@@ -32,18 +32,18 @@ from benchmarks.accuracy_pictures import draw_pictures, show_maps
 from benchmarks.rows import RESULTS, commit, name_of
 from benchmarks.sets import CIFAR_CLASSES, USUAL_SIZE, Data, Test, make_brick, read_cifar, read_folder, read_mnist
 from benchmarks.studies import STUDIES, Study
-from fastcutpaste.batches import image_batches
 from fastcutpaste.cli.options import seeds_of
-from fastcutpaste.dense import score_maps
-from fastcutpaste.detector import Detector
-from fastcutpaste.detector_config import DetectorConfig
 from fastcutpaste.files import written_whole
-from fastcutpaste.gradcam import grad_cam
-from fastcutpaste.metrics import image_auroc, pixel_auroc, pro_auc
-from fastcutpaste.model import Network
-from fastcutpaste.step import TrainConfig
-from fastcutpaste.train import train
-from fastcutpaste.transforms import BaseAugmentation
+from fastcutpaste.images.batches import image_batches
+from fastcutpaste.networks.backbone import Network
+from fastcutpaste.networks.gradcam import grad_cam
+from fastcutpaste.scoring.config import DetectorConfig
+from fastcutpaste.scoring.dense import score_maps
+from fastcutpaste.scoring.detector import Detector
+from fastcutpaste.scoring.metrics import image_auroc, pixel_auroc, pro_auc
+from fastcutpaste.training.loop import train
+from fastcutpaste.training.step import TrainConfig
+from fastcutpaste.transforms.patch import BaseAugmentation
 
 ENSEMBLE = -1  # instead of a seed
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.plots import replace_between
 from benchmarks.studies import PAPER, STUDIES
-from fastcutpaste.ensemble import spread
+from fastcutpaste.scoring.ensemble import spread
 
 if TYPE_CHECKING:
     from benchmarks.accuracy import Outcome

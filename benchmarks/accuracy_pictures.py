@@ -11,13 +11,13 @@ from sklearn.manifold import TSNE
 from torch import Tensor
 
 from benchmarks.sets import Test
-from fastcutpaste.dense import score_maps
-from fastcutpaste.detector import Detector
 from fastcutpaste.files import written_whole
-from fastcutpaste.functional import random_crops
-from fastcutpaste.metrics import image_auroc, roc_curve
-from fastcutpaste.report import write_heat_maps
-from fastcutpaste.tasks import PretextTask
+from fastcutpaste.op.paste import random_crops
+from fastcutpaste.reports.pictures import write_heat_maps
+from fastcutpaste.scoring.dense import score_maps
+from fastcutpaste.scoring.detector import Detector
+from fastcutpaste.scoring.metrics import image_auroc, roc_curve
+from fastcutpaste.transforms.tasks import PretextTask
 
 SHOWN = 200  # images of each group in the t-SNE, at most
 

@@ -26,8 +26,8 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks import others, plots
 from benchmarks.rows import RESULTS, Row, keep, make_row, measure
 from fastcutpaste import CutPaste, CutPaste3Way, CutPasteScar, draw, normalize
-from fastcutpaste.demo import make_demo
-from fastcutpaste.model import IMAGENET_MEAN, IMAGENET_STD
+from fastcutpaste.images.textures import make_demo
+from fastcutpaste.networks.backbone import IMAGENET_MEAN, IMAGENET_STD
 from tests.reference import one_patch, paste_reference, three_way_pil
 
 SIZE = 256

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 
 def run_tests(plan: Plan, figures: Figures) -> None:
     """Run the tests that need a GPU; only collect them where there is none."""
-    marked = [path for path in sorted((ROOT / "tests").glob("test_*.py")) if "mark.gpu" in path.read_text()]
+    marked = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.gpu" in path.read_text()]
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *map(str, marked)]
     if plan.rehearsal:
         command += ["--collect-only"]

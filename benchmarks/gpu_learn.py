@@ -15,14 +15,14 @@ from benchmarks.device import device_times, profile_table
 from benchmarks.gpu_figures import Figures, Plan
 from benchmarks.rows import peak_mb
 from fastcutpaste import BaseAugmentation, CutPaste3Way
-from fastcutpaste.dense import embed_patches, spread_scores
-from fastcutpaste.density import GaussianDensity
-from fastcutpaste.detector import Detector
-from fastcutpaste.detector_config import DetectorConfig
-from fastcutpaste.launch import matrix_products
-from fastcutpaste.model import Network, NetworkConfig, autocast
-from fastcutpaste.step import PRESETS, TrainConfig
-from fastcutpaste.train import train
+from fastcutpaste.networks.backbone import Network, NetworkConfig, autocast
+from fastcutpaste.scoring.config import DetectorConfig
+from fastcutpaste.scoring.dense import embed_patches, spread_scores
+from fastcutpaste.scoring.density import GaussianDensity
+from fastcutpaste.scoring.detector import Detector
+from fastcutpaste.training.launch import matrix_products
+from fastcutpaste.training.loop import train
+from fastcutpaste.training.step import PRESETS, TrainConfig
 
 Step = Callable[[Tensor], object]
 

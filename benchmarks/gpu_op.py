@@ -13,8 +13,8 @@ from benchmarks.device import device_times, launches, profile_table, replayed_ti
 from benchmarks.gpu_figures import Figures, Plan
 from benchmarks.rows import measure
 from fastcutpaste import CutPaste, CutPaste3Way, normalize
-from fastcutpaste.functional import _paste_grid, paste_images, paste_normalized
-from fastcutpaste.placement import draw
+from fastcutpaste.op.paste import _paste_grid, paste_images, paste_normalized
+from fastcutpaste.op.placement import draw
 
 Work = Callable[[Tensor], Tensor]
 

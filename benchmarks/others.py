@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from fastcutpaste.model import IMAGENET_MEAN, IMAGENET_STD
+from fastcutpaste.networks.backbone import IMAGENET_MEAN, IMAGENET_STD
 
 JITTER = v2.ColorJitter(0.1, 0.1, 0.1, 0.1)
 TO_NORMALIZED = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)])

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from fastcutpaste.files import written_whole
-from fastcutpaste.model import computes_bf16
+from fastcutpaste.networks.backbone import computes_bf16
 
 RESULTS = Path(__file__).parent / "results"
 

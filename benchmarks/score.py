@@ -23,13 +23,13 @@ from torch import Tensor
 from benchmarks import plots
 from benchmarks.augment import photographs
 from benchmarks.rows import RESULTS, keep, make_row, measure, peak_mb
-from fastcutpaste.covariance import ledoit_wolf
-from fastcutpaste.dense import embed_densely, embed_patches, grid_shape
-from fastcutpaste.detector import Detector
-from fastcutpaste.detector_config import DetectorConfig
-from fastcutpaste.export import export_detector
-from fastcutpaste.model import Network, NetworkConfig, autocast, computes_bf16
-from fastcutpaste.patchnet import STEP
+from fastcutpaste.networks.backbone import Network, NetworkConfig, autocast, computes_bf16
+from fastcutpaste.networks.patchnet import STEP
+from fastcutpaste.scoring.config import DetectorConfig
+from fastcutpaste.scoring.covariance import ledoit_wolf
+from fastcutpaste.scoring.dense import embed_densely, embed_patches, grid_shape
+from fastcutpaste.scoring.detector import Detector
+from fastcutpaste.scoring.export import export_detector
 
 SIZE, STRIDE = 256, 4
 

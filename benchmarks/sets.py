@@ -15,10 +15,11 @@ from skimage import data as photographs
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastcutpaste.data import find_test_images, find_training_images, load_images, load_masks
-from fastcutpaste.defects import DEFECTS, plant_defect, to_bytes
-from fastcutpaste.demo import make_demo
-from fastcutpaste.detector import hold_out
+from fastcutpaste.images.decode import load_images
+from fastcutpaste.images.defects import DEFECTS, plant_defect, to_bytes
+from fastcutpaste.images.folders import find_test_images, find_training_images, load_masks
+from fastcutpaste.images.textures import make_demo
+from fastcutpaste.scoring.detector import hold_out
 
 Byte = NDArray[np.uint8]
 USUAL_SIZE = 256  # pixels, the paper's

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from fastcutpaste.baselines import Confetti, Cutout, QuarterTurn, Scar
-from fastcutpaste.detector_config import DetectorConfig
-from fastcutpaste.foreground import OnForeground
-from fastcutpaste.model import NetworkConfig
-from fastcutpaste.tasks import PretextTask
-from fastcutpaste.transforms import CutPaste, CutPasteScar, OneOf
+from fastcutpaste.networks.backbone import NetworkConfig
+from fastcutpaste.scoring.config import DetectorConfig
+from fastcutpaste.transforms.baselines import Confetti, Cutout, QuarterTurn, Scar
+from fastcutpaste.transforms.foreground import OnForeground
+from fastcutpaste.transforms.patch import CutPaste, CutPasteScar, OneOf
+from fastcutpaste.transforms.tasks import PretextTask
 
 Reference = int | None  # image side that a scar's pixels refer to; None: pixels as they are
 Task = Callable[[Reference], PretextTask]

@@ -30,11 +30,11 @@ from benchmarks.augment import photographs
 from benchmarks.plots import RUNGS
 from benchmarks.rows import RESULTS, Row, keep, make_row, peak_mb
 from fastcutpaste import BaseAugmentation, CutPaste3Way, normalize
-from fastcutpaste.batches import image_batches
-from fastcutpaste.launch import resolve_precision
-from fastcutpaste.model import Network
-from fastcutpaste.step import TrainConfig
-from fastcutpaste.train import Training
+from fastcutpaste.images.batches import image_batches
+from fastcutpaste.networks.backbone import Network
+from fastcutpaste.training.launch import resolve_precision
+from fastcutpaste.training.loop import Training
+from fastcutpaste.training.step import TrainConfig
 from tests.reference import three_way_pil
 
 IMAGES = 256  # in the data set

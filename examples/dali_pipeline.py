@@ -11,7 +11,7 @@ from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
 from fastcutpaste.adapters.dali import cutpaste, cutpaste_scar
-from fastcutpaste.demo import make_demo, write_demo
+from fastcutpaste.images.textures import make_demo, write_demo
 
 ON_GPU = torch.cuda.is_available()
 

@@ -8,7 +8,7 @@ import torchvision
 from torch.nn import functional as F
 
 from fastcutpaste import CutPaste3Way, normalize
-from fastcutpaste.demo import make_demo
+from fastcutpaste.images.textures import make_demo
 
 
 def main(steps: int = 30, size: int = 96, batch: int = 16) -> float:

@@ -8,7 +8,7 @@ from kornia.augmentation import AugmentationSequential, Normalize, RandomHorizon
 
 from fastcutpaste import CutPaste, CutPasteScar, OneOf
 from fastcutpaste.adapters.kornia import KorniaAugmentation
-from fastcutpaste.demo import make_demo
+from fastcutpaste.images.textures import make_demo
 
 
 def main(size: int = 96, batch: int = 16) -> float:

@@ -7,10 +7,9 @@ import sys
 
 from PIL import Image
 
-from fastcutpaste.data import load_images
-from fastcutpaste.dense import resize_map
-from fastcutpaste.detector import Detector
-from fastcutpaste.report import overlay
+from fastcutpaste import Detector, load_images
+from fastcutpaste.reports.pictures import overlay
+from fastcutpaste.scoring.dense import resize_map
 
 
 def main(detector_file: str, image_file: str, picture_file: str) -> tuple[int, int]:

@@ -5,8 +5,7 @@ python examples/score_one_image.py detector.safetensors photo.png
 
 import sys
 
-from fastcutpaste.data import load_images
-from fastcutpaste.detector import Detector
+from fastcutpaste import Detector, load_images
 
 
 def main(detector_file: str, image_file: str) -> tuple[float, bool]:

@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from fastcutpaste import CutPaste
 from fastcutpaste.adapters.torchvision import V2Transform
-from fastcutpaste.demo import make_demo
+from fastcutpaste.images.textures import make_demo
 
 PIPELINE = v2.Compose(
     [

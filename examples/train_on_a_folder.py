@@ -7,14 +7,21 @@ import sys
 
 import torch
 
-from fastcutpaste import BaseAugmentation, CutPaste, CutPasteScar, PretextTask
-from fastcutpaste.batches import image_batches
-from fastcutpaste.data import find_training_images, load_images
-from fastcutpaste.detector import Detector, hold_out
-from fastcutpaste.detector_config import DetectorConfig
-from fastcutpaste.model import Network
-from fastcutpaste.step import TrainConfig
-from fastcutpaste.train import train
+from fastcutpaste import (
+    BaseAugmentation,
+    CutPaste,
+    CutPasteScar,
+    Detector,
+    DetectorConfig,
+    Network,
+    PretextTask,
+    TrainConfig,
+    find_training_images,
+    hold_out,
+    image_batches,
+    load_images,
+    train,
+)
 
 
 def main(folder: str, path: str, steps: int = 600, size: int = 256, crop: int = 64, stride: int = 16) -> Detector:

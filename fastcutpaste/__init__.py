@@ -1,15 +1,30 @@
-"""Batched CutPaste for anomaly detection: the op, the pretext tasks; the rest is in the modules beside it.
+"""Batched CutPaste for anomaly detection: the op and the pretext tasks at once, detectors on first use.
 
 Images are (B, C, H, W) tensors, uint8 0–255 or floating point 0–1, before normalization.
 """
 
-from fastcutpaste.baselines import Confetti, Cutout, QuarterTurn, Scar
-from fastcutpaste.color import Jitter, normalize
-from fastcutpaste.foreground import OnForeground
-from fastcutpaste.functional import Pasted, paste, paste_normalized, random_crops
-from fastcutpaste.placement import Patches, draw, place_cutpaste, place_scar
-from fastcutpaste.tasks import CutPaste3Way, PretextTask
-from fastcutpaste.transforms import BaseAugmentation, CutPaste, CutPasteScar, OneOf
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from fastcutpaste.op.color import Jitter, normalize
+from fastcutpaste.op.paste import Pasted, paste, paste_normalized, random_crops
+from fastcutpaste.op.placement import Patches, draw, place_cutpaste, place_scar
+from fastcutpaste.transforms.baselines import Confetti, Cutout, QuarterTurn, Scar
+from fastcutpaste.transforms.foreground import OnForeground
+from fastcutpaste.transforms.patch import BaseAugmentation, CutPaste, CutPasteScar, OneOf
+from fastcutpaste.transforms.tasks import CutPaste3Way, PretextTask
+
+if TYPE_CHECKING:  # loaded on first use, below: the op needs torch alone
+    from fastcutpaste.images.batches import image_batches
+    from fastcutpaste.images.decode import load_images
+    from fastcutpaste.images.folders import find_training_images
+    from fastcutpaste.networks.backbone import Network, NetworkConfig
+    from fastcutpaste.scoring.config import DetectorConfig
+    from fastcutpaste.scoring.detector import Detector, hold_out
+    from fastcutpaste.scoring.ensemble import Ensemble
+    from fastcutpaste.training.loop import train
+    from fastcutpaste.training.recipe import train_network
+    from fastcutpaste.training.step import TrainConfig
 
 __version__ = "0.1.0"
 
@@ -20,7 +35,12 @@ __all__ = [
     "CutPaste3Way",
     "CutPasteScar",
     "Cutout",
+    "Detector",
+    "DetectorConfig",
+    "Ensemble",
     "Jitter",
+    "Network",
+    "NetworkConfig",
     "OnForeground",
     "OneOf",
     "Pasted",
@@ -28,12 +48,45 @@ __all__ = [
     "PretextTask",
     "QuarterTurn",
     "Scar",
+    "TrainConfig",
     "__version__",
     "draw",
+    "find_training_images",
+    "hold_out",
+    "image_batches",
+    "load_images",
     "normalize",
     "paste",
     "paste_normalized",
     "place_cutpaste",
     "place_scar",
     "random_crops",
+    "train",
+    "train_network",
 ]
+
+_ON_FIRST_USE = {
+    "Detector": "scoring.detector",
+    "DetectorConfig": "scoring.config",
+    "Ensemble": "scoring.ensemble",
+    "Network": "networks.backbone",
+    "NetworkConfig": "networks.backbone",
+    "TrainConfig": "training.step",
+    "find_training_images": "images.folders",
+    "hold_out": "scoring.detector",
+    "image_batches": "images.batches",
+    "load_images": "images.decode",
+    "train": "training.loop",
+    "train_network": "training.recipe",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ON_FIRST_USE:
+        raise AttributeError(f"module 'fastcutpaste' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"fastcutpaste.{_ON_FIRST_USE[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -3,7 +3,7 @@
 import pytest
 from small_detector import KINDS, NAMES, make_fitted
 
-from fastcutpaste.detector import Detector
+from fastcutpaste.scoring.detector import Detector
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=NAMES)

@@ -13,9 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fastcutpaste.detector import Detector, hold_out
-from fastcutpaste.detector_config import DetectorConfig
-from fastcutpaste.model import Network, NetworkConfig
+from fastcutpaste.networks.backbone import Network, NetworkConfig
+from fastcutpaste.scoring.config import DetectorConfig
+from fastcutpaste.scoring.detector import Detector, hold_out
 
 SIZE = (40, 72)
 PATCHES = DetectorConfig(size=SIZE, patch=24, stride=8, border=False)  # 3 × 7 patches

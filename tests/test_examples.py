@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastcutpaste.data import load_images
-from fastcutpaste.demo import make_demo, write_demo
-from fastcutpaste.export import export_detector
+from fastcutpaste.images.decode import load_images
+from fastcutpaste.images.textures import make_demo, write_demo
+from fastcutpaste.scoring.export import export_detector
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

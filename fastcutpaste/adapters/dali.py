@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastcutpaste.checks import Range
-from fastcutpaste.color import Jitter, JitterStrength
-from fastcutpaste.placement import DRAWS, AspectDistribution, Patches, place_cutpaste, place_scar
+from fastcutpaste.op.checks import Range
+from fastcutpaste.op.color import Jitter, JitterStrength
+from fastcutpaste.op.placement import DRAWS, AspectDistribution, Patches, place_cutpaste, place_scar
 
 OLDEST = (1, 52)  # its executor is the first to give the shape of GPU images to CPU operators without being asked to
 
@@ -151,7 +151,7 @@ def cutpaste_scar(
 
 
 def paste(images: Node, patches: Patches, *, turned: bool) -> tuple[Node, Node]:
-    """Paste one given patch into each image, as `functional.paste` does.
+    """Paste one given patch into each image, as `paste` does.
 
     Upright pixels are the same as there. Of turned ones some 1 in 60,000 (measured) lies so exactly between two pixels
     of the patch that float32 rounds to the other. With jitter, values agree within one level of 255.
@@ -241,7 +241,7 @@ def _place_jitter(drawn: Node, strength: JitterStrength) -> Jitter | None:
 
 
 def _turn(math: Any, angle: Node) -> tuple[Node, Node]:
-    """Give cosine and sine of degrees, the cosine of a quarter turn being 0 as in `functional`."""
+    """Give cosine and sine of degrees, the cosine of a quarter turn being 0 as in `paste`."""
     cos, sin = math.cos(angle * radians(1)), math.sin(angle * radians(1))
     return cos * (math.abs(cos) >= 1e-6), sin
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastcutpaste.functional import paste
-from fastcutpaste.placement import uniform
-from fastcutpaste.transforms import PatchTransform
+from fastcutpaste.op.paste import paste
+from fastcutpaste.op.placement import uniform
+from fastcutpaste.transforms.patch import PatchTransform
 
 OLDEST = "0.8"  # kornia whose hooks `generate_parameters`, `apply_transform` and `apply_transform_mask` are used below
 

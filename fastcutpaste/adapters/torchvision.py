@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
-from fastcutpaste.checks import check_images
-from fastcutpaste.placement import uniform
-from fastcutpaste.transforms import PatchTransform
+from fastcutpaste.op.checks import check_images
+from fastcutpaste.op.placement import uniform
+from fastcutpaste.transforms.patch import PatchTransform
 
 OLDEST = "0.24"  # torchvision whose hooks `make_params` and `transform`, and whose types, are those used below
 

@@ -8,8 +8,8 @@ import click
 import torch
 
 import fastcutpaste
-from fastcutpaste.allocation import keep_freed_memory
 from fastcutpaste.console import people
+from fastcutpaste.training.allocation import keep_freed_memory
 
 COMMANDS = {  # each in the module of its name, loaded when it is called: --help need not wait for torchvision
     "demo": "Train, score and draw heat maps on a real texture with planted defects.",

@@ -7,23 +7,23 @@ from typing import Any
 import click
 import torch
 
-from fastcutpaste.batches import image_batches
 from fastcutpaste.cli.options import DEVICE_OPTION, SEED_OPTION, device_named, finish
 from fastcutpaste.console import people, show_progress
-from fastcutpaste.demo import TEXTURES, make_demo, write_demo
-from fastcutpaste.dense import score_maps
-from fastcutpaste.detector import Detector
-from fastcutpaste.detector_config import DetectorConfig
-from fastcutpaste.model import Network
-from fastcutpaste.recipe import provenance_of, train_network
-from fastcutpaste.runs import (
+from fastcutpaste.images.batches import image_batches
+from fastcutpaste.images.textures import TEXTURES, make_demo, write_demo
+from fastcutpaste.networks.backbone import Network
+from fastcutpaste.reports.runs import (
     DETECTOR_FILE,
     claim,
     complete,
     draw_examples,
     evaluate_scores,
 )
-from fastcutpaste.step import TrainConfig
+from fastcutpaste.scoring.config import DetectorConfig
+from fastcutpaste.scoring.dense import score_maps
+from fastcutpaste.scoring.detector import Detector
+from fastcutpaste.training.recipe import provenance_of, train_network
+from fastcutpaste.training.step import TrainConfig
 
 
 @click.command()

@@ -6,9 +6,9 @@ import click
 
 from fastcutpaste.cli.options import DEVICE_OPTION, DEVICES_OPTION, finish, launched
 from fastcutpaste.console import people
-from fastcutpaste.data import find_test_images, load_masks
-from fastcutpaste.ensemble import Ensemble, spread
-from fastcutpaste.runs import evaluate_scores, load_run, score_paths, write_evaluation
+from fastcutpaste.images.folders import find_test_images, load_masks
+from fastcutpaste.reports.runs import evaluate_scores, load_run, score_paths, write_evaluation
+from fastcutpaste.scoring.ensemble import Ensemble, spread
 
 FIGURES = ("image_auroc", "pixel_auroc", "pro_auc", "false_positive_rate", "detection_rate")
 

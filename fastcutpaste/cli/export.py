@@ -8,9 +8,9 @@ import torch
 
 from fastcutpaste.cli.options import finish
 from fastcutpaste.console import people
-from fastcutpaste.ensemble import Ensemble
-from fastcutpaste.export import export_detector
-from fastcutpaste.runs import load_run
+from fastcutpaste.reports.runs import load_run
+from fastcutpaste.scoring.ensemble import Ensemble
+from fastcutpaste.scoring.export import export_detector
 
 
 @click.command()

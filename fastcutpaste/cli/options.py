@@ -8,7 +8,7 @@ import torch
 from lightning_fabric import Fabric
 
 from fastcutpaste.console import people
-from fastcutpaste.launch import Precision, make_fabric
+from fastcutpaste.training.launch import Precision, make_fabric
 
 SEED_OPTION = click.option("--seed", default=0, show_default=True, help="Of weights, data order and augmentation.")
 DEVICE_OPTION = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")

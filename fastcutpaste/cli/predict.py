@@ -8,13 +8,14 @@ from torch import Tensor
 
 from fastcutpaste.cli.options import DEVICE_OPTION, DEVICES_OPTION, finish, launched
 from fastcutpaste.console import people
-from fastcutpaste.data import find_test_images, load_images
-from fastcutpaste.detector import Detector
-from fastcutpaste.ensemble import Ensemble
-from fastcutpaste.launch import gathered, share_of
-from fastcutpaste.regions import find_regions
-from fastcutpaste.report import write_heat_maps
-from fastcutpaste.runs import heat_range, load_run, score_files
+from fastcutpaste.images.decode import load_images
+from fastcutpaste.images.folders import find_test_images
+from fastcutpaste.reports.pictures import write_heat_maps
+from fastcutpaste.reports.runs import heat_range, load_run, score_files
+from fastcutpaste.scoring.detector import Detector
+from fastcutpaste.scoring.ensemble import Ensemble
+from fastcutpaste.scoring.regions import find_regions
+from fastcutpaste.training.launch import gathered, share_of
 
 _AT_ONCE = 16  # images whose heat maps are held, at the size of the file
 

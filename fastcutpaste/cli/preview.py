@@ -4,13 +4,14 @@ from pathlib import Path
 
 import click
 
-from fastcutpaste.baselines import Confetti, Cutout, Scar
 from fastcutpaste.cli.options import SEED_OPTION, finish, size_of
 from fastcutpaste.console import people
-from fastcutpaste.data import find_training_images, load_images
-from fastcutpaste.foreground import OnForeground
-from fastcutpaste.report import write_preview
-from fastcutpaste.transforms import CutPaste, CutPasteScar
+from fastcutpaste.images.decode import load_images
+from fastcutpaste.images.folders import find_training_images
+from fastcutpaste.reports.pictures import write_preview
+from fastcutpaste.transforms.baselines import Confetti, Cutout, Scar
+from fastcutpaste.transforms.foreground import OnForeground
+from fastcutpaste.transforms.patch import CutPaste, CutPasteScar
 
 
 @click.command()

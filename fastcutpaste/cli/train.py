@@ -12,8 +12,6 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from fastcutpaste.batches import RESIDENT_SHARE, ImageFiles, fits, free_bytes, image_batches, stream_batches
-from fastcutpaste.checkpoint import Keeper, Stopped, remove_leftovers
 from fastcutpaste.cli.options import (
     DEVICE_OPTION,
     DEVICES_OPTION,
@@ -25,18 +23,21 @@ from fastcutpaste.cli.options import (
     size_of,
 )
 from fastcutpaste.console import people, show_progress
-from fastcutpaste.dali_batches import dali_batches, has_dali
-from fastcutpaste.data import find_training_images, load_images
-from fastcutpaste.detector import Detector, hold_out
-from fastcutpaste.detector_config import DetectorConfig
-from fastcutpaste.ensemble import Ensemble, Scored
-from fastcutpaste.launch import PRECISIONS
-from fastcutpaste.metrics import threshold_at_fpr
-from fastcutpaste.model import Network, NetworkConfig
-from fastcutpaste.recipe import Batches, check_facts, facts_of, provenance_of, take_up, train_network
-from fastcutpaste.runs import CHECKPOINT_FILE, DETECTOR_FILE, claim, complete, is_complete
-from fastcutpaste.step import ADAMW_RATE, OPTIMIZERS, PRESETS, TrainConfig
-from fastcutpaste.transforms import SOURCES
+from fastcutpaste.images.batches import RESIDENT_SHARE, ImageFiles, fits, free_bytes, image_batches, stream_batches
+from fastcutpaste.images.dali_batches import dali_batches, has_dali
+from fastcutpaste.images.decode import load_images
+from fastcutpaste.images.folders import find_training_images
+from fastcutpaste.networks.backbone import Network, NetworkConfig
+from fastcutpaste.reports.runs import CHECKPOINT_FILE, DETECTOR_FILE, claim, complete, is_complete
+from fastcutpaste.scoring.config import DetectorConfig
+from fastcutpaste.scoring.detector import Detector, hold_out
+from fastcutpaste.scoring.ensemble import Ensemble, Scored
+from fastcutpaste.scoring.metrics import threshold_at_fpr
+from fastcutpaste.training.checkpoint import Keeper, Stopped, remove_leftovers
+from fastcutpaste.training.launch import PRECISIONS
+from fastcutpaste.training.recipe import Batches, check_facts, facts_of, provenance_of, take_up, train_network
+from fastcutpaste.training.step import ADAMW_RATE, OPTIMIZERS, PRESETS, TrainConfig
+from fastcutpaste.transforms.patch import SOURCES
 
 READ = ("auto", "resident", "stream", "dali")
 

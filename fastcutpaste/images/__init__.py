@@ -1,0 +1,1 @@
+"""Files and folders in, uint8 batches (B, 3, H, W) on the device out; real textures with planted defects besides."""

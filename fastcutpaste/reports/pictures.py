@@ -1,0 +1,172 @@
+"""Pictures: what the transforms do to your images, where a detector sees defects, and how well."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from fastcutpaste.files import written_whole
+from fastcutpaste.scoring.metrics import Curve
+
+_CELL = 1.6  # inches of the side of one picture in a grid
+
+
+def overlay(image: Tensor, score_map: Tensor, low: float, high: float, opacity: float = 0.5) -> Tensor:
+    """Lay a heat map over an image: nothing at scores up to `low`, full color from `high` on.
+
+    Args:
+        image: (3, H, W) uint8.
+        score_map: (H, W) scores.
+        low: score drawn transparent.
+        high: score drawn in the last color, above `low`.
+        opacity: of the last color, 0 to 1.
+
+    Returns:
+        (3, H, W) uint8.
+
+    Raises:
+        ValueError: a map of another size than the image.
+    """
+    if score_map.shape != image.shape[1:]:
+        raise ValueError(f"overlay: a map of shape {tuple(image.shape[1:])} required, got {tuple(score_map.shape)}")
+    heat = ((score_map.float() - low) / max(high - low, 1e-12)).clamp(0, 1)  # (H, W)
+    colors = torch.from_numpy(matplotlib.colormaps["inferno"](heat.numpy())[..., :3]).float() * 255  # (H, W, 3)
+    share = (heat * 2).clamp(0, 1) * opacity  # (H, W); half-way up the color is as opaque as it gets
+    return (image * (1 - share) + colors.permute(2, 0, 1) * share).round().to(torch.uint8)
+
+
+def write_preview(images: Tensor, transforms: Mapping[str, nn.Module], path: str | Path, seed: int = 0) -> None:
+    """Draw what transforms do: a row per image and transform with image, result, mask and difference.
+
+    Args:
+        images: (B, 3, H, W) uint8.
+        transforms: by the name they are shown under.
+        path: picture to write; the suffix says the format (.png, .jpg, .pdf, .svg).
+        seed: of the transforms.
+    """
+    generator = torch.Generator(images.device).manual_seed(seed)
+    figure, axes = _grid(len(transforms) * len(images), 4)
+    row = 0
+    for name, transform in transforms.items():
+        pasted = transform.augment(images, generator)  # type: ignore[operator]
+        for image, result, mask in zip(images, pasted.images, pasted.mask, strict=True):
+            difference = (result.int() - image.int()).abs().clamp(0, 127).mul(2).to(torch.uint8)
+            for axis, picture in zip(axes[row], (image, result, mask.expand(3, -1, -1) * 255, difference), strict=True):
+                _show(axis, picture)
+            axes[row][0].set_ylabel(name, fontsize=7)
+            row += 1
+    for axis, title in zip(axes[0], ("image", "result", "mask", "difference ×2"), strict=True):
+        axis.set_title(title, fontsize=8)
+    _write(figure, path)
+
+
+def draw_heat_maps(
+    images: Sequence[Tensor],
+    maps: Sequence[Tensor],
+    *,
+    low: float,
+    high: float,
+    masks: Sequence[Tensor | None] | None = None,
+    titles: Sequence[str] | None = None,
+) -> Figure:
+    """Draw images beside their heat maps, three to a line, the true defects outlined.
+
+    Args:
+        images: (3, H, W) uint8 each; sizes may differ.
+        maps: (H, W) scores each.
+        low: score drawn transparent; about the middle of normal images.
+        high: score drawn in the last color.
+        masks: (H, W) bool each, or None where unknown.
+        titles: a line above each image.
+    """
+    lines = -(-len(images) // 3)
+    figure, axes = _grid(lines, 6)
+    for i in range(lines * 3):
+        left, right = axes[i // 3][i % 3 * 2 : i % 3 * 2 + 2]
+        if i >= len(images):
+            left.set_visible(False)
+            right.set_visible(False)
+            continue
+        _show(left, images[i])
+        _show(right, overlay(images[i], maps[i], low, high))
+        mask = None if masks is None else masks[i]
+        if mask is not None and mask.any():
+            for axis in (left, right):
+                axis.contour(mask.numpy(), levels=[0.5], colors="#31d843", linewidths=0.7)
+        if titles is not None:
+            left.set_title(titles[i], fontsize=7, loc="left", pad=2)
+    return figure
+
+
+def write_heat_maps(
+    images: Sequence[Tensor],
+    maps: Sequence[Tensor],
+    path: str | Path,
+    *,
+    low: float,
+    high: float,
+    masks: Sequence[Tensor | None] | None = None,
+    titles: Sequence[str] | None = None,
+) -> None:
+    """Write what `draw_heat_maps` draws to `path`; the suffix says the format."""
+    _write(draw_heat_maps(images, maps, low=low, high=high, masks=masks, titles=titles), path)
+
+
+def draw_curves(curves: Mapping[str, tuple[Curve, float]]) -> Figure:
+    """Draw rates against the false positive rate, side by side, each with its area.
+
+    Args:
+        curves: by name, what `roc_curve` or `pro_curve` give and the area to be named.
+    """
+    figure, axes = _grid(1, len(curves), cell=2.9)
+    for axis, (name, ((x, y), area)) in zip(axes[0], curves.items(), strict=True):
+        at = np.linspace(0, 1, 500)  # pixels give millions of points
+        axis.plot(at, np.interp(at, x, y), color="#b5367a")
+        axis.plot([0, 1], [0, 1], color="#8888", linewidth=0.7)
+        axis.set_title(f"{name}  {area:.3f}", fontsize=9)
+        axis.set_xlabel("false positive rate", fontsize=8)
+        axis.tick_params(labelsize=7)
+        axis.set_aspect("equal")
+    return figure
+
+
+def draw_histogram(scores: Tensor, kinds: Sequence[str | None], threshold: float) -> Figure:
+    """Draw how the scores (N,) of each kind of image lie about the threshold."""
+    figure, [[axis]] = _grid(1, 1, cell=2.9)
+    figure.set_size_inches(8.7, 2.9)
+    edges = np.linspace(float(scores.min()), float(scores.max()) + 1e-6, 31)
+    names = sorted(dict.fromkeys(kinds), key=lambda kind: kind != "good")
+    groups = [[float(score) for score, other in zip(scores, kinds, strict=True) if other == kind] for kind in names]
+    colors = ["#4c9f70", *(matplotlib.colormaps["inferno"](np.linspace(0.25, 0.85, max(1, len(names) - 1))))]
+    axis.hist(groups, bins=list(edges), stacked=True, label=[str(name) for name in names], color=colors[: len(names)])
+    axis.axvline(threshold, color="black", linewidth=1, label="threshold")
+    axis.set_xlabel("score of the image", fontsize=8)
+    axis.set_ylabel("images", fontsize=8)
+    axis.tick_params(labelsize=7)
+    axis.legend(fontsize=7)
+    return figure
+
+
+def _grid(rows: int, columns: int, cell: float = _CELL) -> tuple[Figure, list[list[Axes]]]:
+    figure = Figure(figsize=(columns * cell, rows * cell + 0.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, [list(row) for row in figure.subplots(rows, columns, squeeze=False)]
+
+
+def _show(axis: Axes, image: Tensor) -> None:
+    axis.imshow(np.asarray(image.permute(1, 2, 0).to(torch.uint8).cpu()))  # (H, W, 3)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for side in axis.spines.values():
+        side.set_visible(False)
+
+
+def _write(figure: Figure, path: str | Path) -> None:
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, dpi=110)

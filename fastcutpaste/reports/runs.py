@@ -1,0 +1,301 @@
+"""Runs: the folder a detector lives in, and what is measured with it and written beside it."""
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+import fastcutpaste
+from fastcutpaste.console import show_progress
+from fastcutpaste.files import written_whole
+from fastcutpaste.images.decode import load_images
+from fastcutpaste.images.folders import ImageSet
+from fastcutpaste.reports.page import Section, write_page
+from fastcutpaste.reports.pictures import draw_curves, draw_heat_maps, draw_histogram, write_heat_maps
+from fastcutpaste.scoring.dense import resize_map, score_maps
+from fastcutpaste.scoring.detector import Detector
+from fastcutpaste.scoring.ensemble import ENSEMBLE_FILE, Ensemble, Scored
+from fastcutpaste.scoring.metrics import image_auroc, pixel_auroc, pixel_roc_curve, pro_auc, pro_curve, roc_curve
+from fastcutpaste.training.launch import gathered, share_of
+
+DETECTOR_FILE = "detector.safetensors"
+CHECKPOINT_FILE = "checkpoint.safetensors"
+_MARK = ".fastcutpaste"  # tells our folders from a user's own
+_UNFINISHED = "in progress\n"
+
+
+def claim(folder: Path, overwrite: bool = False, resume: bool = False, kind: str = "run") -> None:
+    """Make a run folder, or take an earlier run's over.
+
+    Args:
+        folder: made if missing.
+        overwrite: an earlier run in it may be replaced; its checkpoint, and what made its detectors an ensemble, are
+            removed at once.
+        resume: an earlier run in it is to be gone on with.
+        kind: what the folder is of; a folder of another kind is never taken over.
+
+    Raises:
+        ValueError: a file, a folder that holds something else, or an earlier run and no leave to touch it.
+    """
+    if folder.is_file():
+        raise ValueError(f"--out: a folder required, {folder} is a file")
+    if folder.is_dir() and any(folder.iterdir()):
+        if _kind(folder) != kind:
+            raise ValueError(f"--out: a new or empty folder required, {folder} holds files that are not a {kind}'s")
+        if not overwrite and not resume:
+            if (folder / DETECTOR_FILE).exists() or (folder / ENSEMBLE_FILE).exists():
+                raise ValueError(
+                    f"--out: a folder without a detector required, {folder} has one; --overwrite replaces it"
+                )
+            if (folder / CHECKPOINT_FILE).exists():
+                raise ValueError(f"--out: a folder without a run required, {folder} has one that was cut short; "
+                                 "--resume goes on with it, --overwrite replaces it")  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    if overwrite:
+        for name in (CHECKPOINT_FILE, ENSEMBLE_FILE):
+            (folder / name).unlink(missing_ok=True)
+    if not (resume and (folder / _MARK).is_file()):
+        _mark(folder, kind, _UNFINISHED)
+
+
+def complete(folder: Path) -> None:
+    """Say in a run folder that its detector is that of the run, and drop what it takes the place of.
+
+    That is the checkpoint, whose weights it has, and an ensemble that was there before.
+    """
+    _mark(folder, _kind(folder) or "run", "")
+    for name in (CHECKPOINT_FILE, ENSEMBLE_FILE):
+        (folder / name).unlink(missing_ok=True)
+
+
+def is_complete(folder: Path) -> bool:
+    """Tell whether a run folder has its own detector, not one that a run cut short was to replace."""
+    return (folder / DETECTOR_FILE).is_file() and _UNFINISHED not in (folder / _MARK).read_text()
+
+
+def _mark(folder: Path, kind: str, note: str) -> None:
+    with written_whole(folder / _MARK) as temporary:
+        temporary.write_text(f"a {kind} of fastcutpaste {fastcutpaste.__version__}\n{note}")
+
+
+def _kind(folder: Path) -> str | None:
+    """Tell what a folder is of: "run", "demo"; None: it is not ours."""
+    mark = folder / _MARK
+    return mark.read_text().split()[1] if mark.is_file() else None
+
+
+def load_run(run: Path, device: torch.device) -> Detector | Ensemble:
+    """Load the detector of a run folder, those of several seeds, or a detector file.
+
+    Raises:
+        ValueError: nothing there, or not a whole detector.
+    """
+    if (run / ENSEMBLE_FILE).is_file():
+        return Ensemble.load(run, device)
+    if run.is_dir() and not (run / DETECTOR_FILE).is_file():
+        raise ValueError(f"{run}: a run folder with {DETECTOR_FILE} required, got one without; was training cut short?")
+    return Detector.load(run / DETECTOR_FILE if run.is_dir() else run, device)
+
+
+def score_paths(
+    detector: Detector | Ensemble, paths: Sequence[Path], fabric: Fabric
+) -> tuple[list[Scored], list[tuple[int, int]]]:
+    """Score image files, each in one of the processes.
+
+    Returns:
+        For each detector, or the one, scores (N,) and, from a detector of patches, heat maps (H_i, W_i) at the images'
+        original sizes, which come last; all in the order of the paths.
+    """
+    mine, sizes = _score_files(detector, share_of(paths, fabric), progress=fabric.is_global_zero)
+    scored: list[Scored] = []
+    for scores, maps in mine:
+        everyones = torch.tensor(gathered(scores.tolist(), fabric))
+        scored.append((everyones, None if maps is None else gathered(maps, fabric)))
+    return scored, gathered(sizes, fabric)
+
+
+def score_files(
+    detector: Detector | Ensemble, paths: Sequence[Path]
+) -> tuple[Tensor, list[Tensor] | None, list[tuple[int, int]]]:
+    """Score image files in this process.
+
+    Returns:
+        Scores (N,), heat maps (H_i, W_i) at the images' original sizes (None of whole images), and these sizes.
+    """
+    scored, sizes = _score_files(detector, paths, progress=False)
+    scores, maps = detector.together(scored) if isinstance(detector, Ensemble) else scored[0]
+    return scores, maps, sizes
+
+
+def _score_files(
+    detector: Detector | Ensemble, paths: Sequence[Path], progress: bool
+) -> tuple[list[Scored], list[tuple[int, int]]]:
+    """Score image files with each detector, or the one; give the images' original sizes, too."""
+    pixels, sizes = load_images(paths, detector.config.size, progress=progress)
+    members = detector.members if isinstance(detector, Ensemble) else [detector]
+    return [score_images(member, pixels, sizes, progress) for member in members], sizes
+
+
+def score_images(detector: Detector, images: Tensor, sizes: Sequence[tuple[int, int]], progress: bool = True) -> Scored:
+    """Give scores (N,) and, from a detector of patches, heat maps (H_i, W_i) at the images' original sizes."""
+    shown = show_progress if progress else None
+    if detector.config.patch is None:
+        return detector.score(images, shown), None
+    maps = detector.localize(images, shown)  # (N, H, W)
+    originals = [resize_map(one[None], size)[0] for one, size in zip(maps, sizes, strict=True)]
+    return score_maps(maps), originals
+
+
+def evaluate_scores(
+    scores: Tensor,
+    kinds: Sequence[str | None],
+    threshold: float,
+    maps: Sequence[Tensor] | None,
+    masks: Sequence[Tensor] | None,
+) -> dict[str, Any]:
+    """Measure scores (N,) and heat maps against what is known of the images; leave out what cannot be measured."""
+    labels = torch.tensor([kind != "good" for kind in kinds])
+    called = scores > threshold
+    results: dict[str, Any] = {"images": len(labels), "threshold": threshold}
+    if labels.any() and not labels.all():
+        results["image_auroc"] = image_auroc(scores, labels)
+        results["image_auroc_by_kind"] = by_kind = {}
+        for kind in dict.fromkeys(kinds):
+            if kind != "good":
+                compared = ~labels | torch.tensor([other == kind for other in kinds])
+                by_kind[kind] = image_auroc(scores[compared], labels[compared])
+    for name, group in (("false_positive_rate", ~labels), ("detection_rate", labels)):
+        if group.any():
+            results[name] = float(called[group].float().mean())
+    if maps is not None and masks is not None and any(mask.any() for mask in masks):
+        results["pixel_auroc"] = pixel_auroc(maps, masks)
+        results["pro_auc"] = pro_auc(maps, masks)
+    return results
+
+
+def write_evaluation(
+    folder: Path,
+    detector: Detector | Ensemble,
+    images: ImageSet,
+    scores: Tensor,
+    maps: Sequence[Tensor] | None,
+    masks: Sequence[Tensor] | None,
+    results: dict[str, Any],
+) -> dict[str, Any]:
+    """Write scores.csv, metrics.json, report.html and, where there are heat maps, a picture; give the paths."""
+    written = {"scores": str(folder / "scores.csv")}
+    with written_whole(folder / "scores.csv") as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "kind", "score", "defective"])
+        for path, kind, score in zip(images.paths, images.kinds, scores.tolist(), strict=True):
+            writer.writerow([path, kind, f"{score:.6g}", score > detector.threshold])
+
+    def original(i: int) -> Tensor:
+        assert maps is not None
+        return load_images([images.paths[i]], (maps[i].shape[0], maps[i].shape[1])).pixels[0]
+
+    if maps is not None:
+        picture = folder / "heatmaps.png"
+        draw_examples(detector, original, maps, images.kinds, scores, picture, masks)
+        written["heat_maps"] = str(picture)
+    with written_whole(folder / "metrics.json") as temporary:
+        temporary.write_text(json.dumps(results, indent=2) + "\n")
+    write_report(folder / "report.html", detector, original, images.kinds, scores, maps, masks, results)
+    return written | {"report": str(folder / "report.html")}
+
+
+def write_report(
+    path: Path,
+    detector: Detector | Ensemble,
+    image_at: Callable[[int], Tensor],
+    kinds: Sequence[str | None],
+    scores: Tensor,
+    maps: Sequence[Tensor] | None,
+    masks: Sequence[Tensor] | None,
+    results: dict[str, Any],
+) -> None:
+    """Write what there is to see of an evaluation as one HTML page: curves, histogram, and heat maps kind by kind."""
+    labels = torch.tensor([kind != "good" for kind in kinds])
+    curves = {}
+    if "image_auroc" in results:
+        curves["image ROC"] = roc_curve(scores, labels), results["image_auroc"]
+    if "pixel_auroc" in results and maps is not None and masks is not None:
+        curves["pixel ROC"] = pixel_roc_curve(maps, masks), results["pixel_auroc"]
+        curves["per-region overlap, to 0.3"] = pro_curve(maps, masks), results["pro_auc"]
+    sections = [
+        Section("Scores", "How the images score; those right of the line are called defective.",
+                draw_histogram(scores, kinds, detector.threshold)),
+    ]  # fmt: skip
+    if curves:
+        sections.append(Section("Curves", "What is found, against the false alarms it costs.", draw_curves(curves)))
+    order = scores.argsort(descending=True).tolist()
+    low, high = heat_range(detector)
+    for kind in dict.fromkeys(kinds) if maps is not None else ():
+        assert maps is not None
+        of_kind = [i for i in order if kinds[i] == kind]
+        shown = of_kind[:3] + of_kind[3:][-3:]
+        figure = draw_heat_maps(
+            [image_at(i) for i in shown], [maps[i] for i in shown], low=low, high=high,
+            masks=None if masks is None else [masks[i] for i in shown], titles=_titles(detector, kinds, scores, shown),
+        )  # fmt: skip
+        which = "The three highest and the three lowest scores" if len(of_kind) > 6 else "All, the highest score first"
+        text = f"{which}, of {len(of_kind)} images; ▲ above the threshold"
+        sections.append(Section(str(kind), text + (", true defects in green." if masks is not None else "."), figure))
+    names = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro_auc": "per-region overlap",
+             "false_positive_rate": "false alarms", "detection_rate": "defects found"}  # fmt: skip
+    facts = {text: f"{results[name]:.3f}" for name, text in names.items() if name in results}
+    facts |= {f"image AUROC, {kind}": f"{area:.3f}" for kind, area in results.get("image_auroc_by_kind", {}).items()}
+    first = detector.members[0] if isinstance(detector, Ensemble) else detector
+    facts |= {"threshold": f"{detector.threshold:.2f}", "network": first.network.config.backbone}
+    source = first.provenance.get("data", {}).get("source", "unknown data")
+    write_page(path, f"Evaluation of {source}", f"{len(scores)} images, by fastcutpaste {fastcutpaste.__version__}.",
+               facts, sections)  # fmt: skip
+
+
+def draw_examples(
+    detector: Detector | Ensemble,
+    image_at: Callable[[int], Tensor],
+    maps: Sequence[Tensor],
+    kinds: Sequence[str | None],
+    scores: Tensor,
+    path: Path,
+    masks: Sequence[Tensor] | None = None,
+) -> None:
+    """Draw a few heat maps of each kind, spread over the images given: not the best, not the worst."""
+    low, high = heat_range(detector)
+    chosen = _examples(kinds)
+    write_heat_maps(
+        [image_at(i) for i in chosen],
+        [maps[i] for i in chosen],
+        path,
+        low=low,
+        high=high,
+        masks=None if masks is None else [masks[i] for i in chosen],
+        titles=_titles(detector, kinds, scores, chosen),
+    )
+
+
+def _titles(
+    detector: Detector | Ensemble, kinds: Sequence[str | None], scores: Tensor, chosen: Sequence[int]
+) -> list[str]:
+    return [f"{kinds[i]}  {float(scores[i]):.1f}{' ▲' if scores[i] > detector.threshold else ''}" for i in chosen]
+
+
+def heat_range(detector: Detector | Ensemble) -> tuple[float, float]:
+    """Give the scores a heat map is drawn between: from what is typical of normal images, the threshold half-way."""
+    return detector.typical, 2 * detector.threshold - detector.typical
+
+
+def _examples(kinds: Sequence[str | None], each: int = 3) -> list[int]:
+    """Choose up to `each` images of every kind, evenly spread."""
+    chosen: list[int] = []
+    for kind in dict.fromkeys(kinds):
+        of_kind = [i for i, other in enumerate(kinds) if other == kind]
+        step = max(1, len(of_kind) / each)
+        chosen += [of_kind[int(i * step)] for i in range(min(each, len(of_kind)))]
+    return chosen

@@ -1,0 +1,196 @@
+"""Checkpoints: a training run on disk, whole or not there, that can run no code when it is read.
+
+One safetensors file holds the state of a `Training` and, as JSON, what it was made with and from; a checksum over all
+of it tells a damaged file from a whole one.
+"""
+
+import json
+import os
+import signal
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fastcutpaste.files import written_whole
+from fastcutpaste.training.loop import Training
+
+FORMAT = 2  # of the file; raised when older versions could no longer read it
+_KEY = "fastcutpaste-checkpoint"
+Facts = dict[str, Any]
+
+
+def save_checkpoint(path: Path, state: dict[str, Tensor], facts: Facts) -> None:
+    """Write a state and what it was made with; a file there before stays whole until the new one is.
+
+    Args:
+        path: a .safetensors file.
+        state: from `Training.state`, on any device.
+        facts: what JSON can hold.
+
+    Raises:
+        OSError: no room, no leave to write; the earlier file is as it was.
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    about = {"format": FORMAT, "facts": facts}
+    text = json.dumps(about | {"checksum": _checksum(tensors, about)})
+    with written_whole(path) as temporary:
+        try:
+            save_file(tensors, temporary, {_KEY: text})
+        except SafetensorError as error:  # how safetensors puts an OSError
+            raise OSError(f"{path}: {error}; the checkpoint before it is whole") from error
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], Facts]:
+    """Read a checkpoint.
+
+    Returns:
+        The state, on the CPU, and the facts.
+
+    Raises:
+        ValueError: not a whole checkpoint of this format; nothing of it is used.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {})[_KEY])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        checksum = about.pop("checksum")
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path}: a whole checkpoint required, got a damaged or another file ({reason})") from error
+    if about.get("format") != FORMAT:
+        raise ValueError(f"{path}: a checkpoint of format {FORMAT} required, got {about.get('format')}")
+    if checksum != _checksum(tensors, about):
+        raise ValueError(f"{path}: a whole checkpoint required, got a damaged one (its checksum is another)")
+    facts: Facts = about["facts"]
+    return tensors, facts
+
+
+def differences(before: Facts, now: Facts, prefix: str = "") -> list[str]:
+    """Name what differs between two sets of facts: "batch: 24 before, 32 now"."""
+    found = []
+    for name in dict.fromkeys([*before, *now]):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += differences(old, new, f"{prefix}{name}.")
+        elif json.loads(json.dumps(old)) != json.loads(json.dumps(new)):
+            found.append(f"{prefix}{name}: {old} before, {new} now")
+    return found
+
+
+class Stopped(Exception):
+    """Training was told to stop by a signal, and its state is saved."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
+
+
+@dataclass
+class Keeper:
+    """Save a training run every so often, at its end, and when a signal asks to stop.
+
+    Attributes:
+        path: the checkpoint.
+        facts: what the run is made with and from.
+        minutes: most minutes between two checkpoints.
+        steps: most steps between two, besides; None: no such limit.
+        stop: the signal that came, 0 for none; set by `heeding`.
+    """
+
+    path: Path
+    facts: Facts
+    minutes: float = 5.0
+    steps: int | None = None
+    stop: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.minutes > 0 or (self.steps is not None and self.steps < 1):
+            raise ValueError(f"checkpoints: above 0 minutes and at least 1 step between two required, got "
+                             f"{self.minutes} and {self.steps}")  # fmt: skip
+        self._saved_at, self._saved_step = time.monotonic(), -1
+
+    def __call__(self, training: Training) -> None:
+        """Save if it is time; called after each step.
+
+        Several processes agree on it, and only where a report makes them wait for each other anyway.
+
+        Raises:
+            Stopped: a signal came; the state is saved.
+            FloatingPointError: the state is not finite; the checkpoint before it stays.
+        """
+        if self._saved_step < 0:
+            self._saved_step = training.step - 1
+        done = training.step == training.config.steps
+        alone = training.fabric.world_size == 1
+        if not alone and not done and training.step % training.window:
+            return
+        overdue = (time.monotonic() - self._saved_at) / 60 >= self.minutes
+        enough = self.steps is not None and training.step - self._saved_step >= self.steps
+        wishes = torch.tensor([float(overdue or enough or done or self.stop > 0), float(self.stop)])
+        if not alone:
+            wishes = _largest(training, wishes)
+        if wishes[0]:
+            state = training.state()
+            if training.fabric.is_global_zero:
+                save_checkpoint(self.path, state, self.facts)
+            self._saved_at, self._saved_step = time.monotonic(), training.step
+        if wishes[1]:
+            number = int(wishes[1])
+            name = signal.Signals(number).name
+            raise Stopped(f"stopped by {name} at step {training.step}; saved in {self.path}", number)
+
+    @contextmanager
+    def heeding(self) -> Iterator[None]:
+        """Take SIGINT and SIGTERM as a wish to stop after the step; a second one is obeyed at once."""
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def note(number: int, _: object) -> None:
+            self.stop = number
+            signal.signal(number, before[signal.Signals(number)])
+
+        for number in before:
+            signal.signal(number, note)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what a process that was killed while it wrote `path` has left beside it."""
+    for part in path.parent.glob(f".{path.stem}.*.part{path.suffix}"):
+        owner = part.name.split(".")[-3]
+        if not (owner.isdecimal() and _alive(int(owner))):
+            part.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError:
+        return False
+    return True
+
+
+def _largest(training: Training, values: Tensor) -> Tensor:
+    gathered = training.fabric.all_gather(values.to(training.device))
+    return gathered.amax(0).cpu()  # type: ignore[union-attr]
+
+
+def _checksum(tensors: dict[str, Tensor], about: Facts) -> int:
+    """Give the CRC-32 of all bytes: against damage, not against malice."""
+    total = zlib.crc32(json.dumps(about, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
+        total = zlib.crc32(tensor.flatten().view(torch.uint8).numpy().data, total)
+    return total

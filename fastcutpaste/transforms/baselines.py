@@ -1,0 +1,185 @@
+"""The paper's baselines: rectangles and strips of plain color, confetti, and quarter turns."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fastcutpaste.op.checks import Range, check_images, memory_format_of
+from fastcutpaste.op.paste import Pasted
+from fastcutpaste.transforms.patch import CutPaste, CutPasteScar, drawn
+
+Color = Literal["black", "mean", "random"]
+
+
+class Cutout(CutPaste):
+    """Cover a rectangle of each image with one color: the paper's Cutout baselines.
+
+    Args:
+        color: "black", "mean" (of each image) or "random" (uniform in the color cube).
+        area: smallest and largest area of the rectangle, fractions of the image.
+        aspect: smallest and largest height : width.
+        p: share of the images that get a rectangle.
+
+    Source: Li et al. 2021, Table 4; DeVries and Taylor 2017.
+    """
+
+    def __init__(
+        self, color: Color = "black", area: Range = (0.02, 0.15), aspect: Range = (0.3, 3.3), p: float = 1.0
+    ) -> None:
+        super().__init__(area, aspect, jitter=0.0, p=p)
+        self.color = _checked(color)
+
+    def fill(self, images: Tensor, draws: Tensor) -> Tensor:
+        return plain_color(images, self.color, draws[:, 7:12])  # plain color has no use for jitter
+
+
+class Scar(CutPasteScar):
+    """Cover a thin turned strip of each image with one color: the paper's Scar baseline.
+
+    Args:
+        color: "black", "mean" (of each image) or "random" (uniform in the color cube).
+        scar_width: thinnest and thickest scar, pixels of an image whose shorter side is `reference`.
+        scar_length: shortest and longest scar, the same pixels.
+        rotation: smallest and largest angle, degrees.
+        reference: image side those pixels refer to; None: pixels as they are.
+        p: share of the images that get a scar.
+
+    Source: Li et al. 2021, Table 1, column "Scar".
+    """
+
+    def __init__(
+        self,
+        color: Color = "random",
+        scar_width: Range = (2, 16),
+        scar_length: Range = (10, 25),
+        rotation: Range = (-45, 45),
+        reference: int | None = 256,
+        p: float = 1.0,
+    ) -> None:
+        super().__init__(scar_width, scar_length, rotation, reference, jitter=0.0, p=p)
+        self.color = _checked(color)
+
+    def fill(self, images: Tensor, draws: Tensor) -> Tensor:
+        return plain_color(images, self.color, draws[:, 7:12])  # plain color has no use for jitter
+
+
+class QuarterTurn(nn.Module):
+    """Turn square images by quarter turns: one class of the rotation-prediction baseline.
+
+    Args:
+        turns: number of quarter turns counter-clockwise, 1 to 3.
+
+    Source: Gidaris et al. 2018, the "Rotation" baseline of Li et al. 2021.
+    """
+
+    def __init__(self, turns: int) -> None:
+        super().__init__()
+        if turns not in (1, 2, 3):
+            raise ValueError(f"QuarterTurn: 1, 2 or 3 turns required, got {turns}")
+        self.turns, self.numbers = turns, 0
+
+    def augment(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Pasted:
+        """Turn images (B, C, H, H) and give a mask (B, 1, H, H) that is True everywhere."""
+        check_images("QuarterTurn", images)
+        if images.shape[-2] != images.shape[-1]:
+            raise ValueError(f"QuarterTurn: square images required, got {images.shape[-2]}×{images.shape[-1]}")
+        mask = torch.ones_like(images[:, :1], dtype=torch.bool)
+        turned = torch.rot90(images, self.turns, (-2, -1))
+        return Pasted(turned.contiguous(memory_format=memory_format_of(images)), mask)
+
+    def forward(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Tensor:
+        """Turn images (B, C, H, H)."""
+        return self.augment(images, generator, draws).images
+
+    def extra_repr(self) -> str:
+        return f"turns={self.turns}"
+
+
+class Confetti(nn.Module):
+    """Strew small squares of random colors over each image: the paper's confetti noise.
+
+    Args:
+        density: chance of each pixel to be the corner of a square, 0 to 1.
+        side: largest side, pixels; each square is 1 to `side` wide. Where two overlap, the brighter color wins.
+
+    Source: Liznerski et al. 2021 (FCDD); Li et al. 2021, Table 4.
+    """
+
+    def __init__(self, density: float = 0.002, side: int = 5) -> None:
+        super().__init__()
+        if not 0 <= density <= 1:
+            raise ValueError(f"Confetti: density from 0 to 1 required, got {density}")
+        if side < 1:
+            raise ValueError(f"Confetti: side of at least 1 pixel required, got {side}")
+        self.density, self.side, self.numbers = density, side, 1
+
+    def augment(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Pasted:
+        """Strew confetti over images (B, C, H, W) and give the mask (B, 1, H, W) of where it lies."""
+        seeds = drawn(self, images, generator, draws)[:, 0]
+        noise = _hashed(seeds, (images.shape[1] + 2, *images.shape[-2:]))  # (B, C + 2, H, W)
+        corner, sides = noise[:, :1] < self.density, noise[:, 1:2] * self.side
+        colors = noise[:, 2:] + 1e-6  # never 0, which means no confetti
+        confetti = torch.zeros_like(colors)
+        for side in range(1, self.side + 1):
+            ends = colors * (corner & (sides < side) & (sides >= side - 1))
+            grown = F.max_pool2d(F.pad(ends, (side - 1, 0, side - 1, 0)), side, stride=1)
+            confetti = torch.maximum(confetti, grown)
+        mask = confetti.amax(1, keepdim=True) > 0
+        full = 255 if images.dtype == torch.uint8 else 1
+        strewn = torch.where(mask, (confetti * full).clamp(max=full).to(images.dtype), images)
+        return Pasted(strewn.contiguous(memory_format=memory_format_of(images)), mask)
+
+    def forward(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Tensor:
+        """Strew confetti over images (B, C, H, W)."""
+        return self.augment(images, generator, draws).images
+
+    def extra_repr(self) -> str:
+        return f"density={self.density}, side={self.side}"
+
+
+def plain_color(images: Tensor, color: Color, draws: Tensor) -> Tensor:
+    """Give one color (B, C, 1, 1) per image, of the images' dtype and range.
+
+    Args:
+        images: (B, C, H, W).
+        color: "black", "mean" of each image, or "random", uniform in the color cube.
+        draws: (B, n) uniform in [0, 1), n at least C where the color is random.
+
+    Raises:
+        ValueError: a random color of more channels than draws.
+    """
+    shape = (*images.shape[:2], 1, 1)
+    if color == "black":
+        return images.new_zeros(shape)
+    if color == "mean":
+        mean = images.mean((-2, -1), keepdim=True, dtype=torch.float32)
+        return (mean.round() if images.dtype == torch.uint8 else mean).to(images.dtype)
+    if images.shape[1] > draws.shape[1]:
+        raise ValueError(f"random color: at most {draws.shape[1]} channels required, got {images.shape[1]}")
+    levels = draws[:, : images.shape[1], None, None]  # (B, C, 1, 1)
+    return (levels * 256).to(torch.uint8) if images.dtype == torch.uint8 else levels.to(images.dtype)
+
+
+def _hashed(seeds: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Spread one number (B,) in [0, 1) an image over a field (B, *shape) of them, by a hash of seed and position.
+
+    Source: the 32-bit finalizer of MurmurHash3 (Appleby, public domain), once after either is mixed in.
+    """
+    mask = 0xFFFFFFFF
+    field = torch.arange(math.prod(shape), device=seeds.device).view(1, *shape)  # int64
+    mixed = (seeds.double() * 2**32).long().view(-1, *[1] * len(shape))  # (B, 1, …)
+    for values in (mixed, field):
+        mixed = (values + (0 if values is mixed else mixed)) & mask
+        mixed = ((mixed ^ (mixed >> 16)) * 0x85EBCA6B) & mask
+        mixed = ((mixed ^ (mixed >> 13)) * 0xC2B2AE35) & mask
+        mixed = mixed ^ (mixed >> 16)
+    return mixed.double().mul_(2**-32).float().clamp_(max=1 - 2**-24)
+
+
+def _checked(color: Color) -> Color:
+    if color not in ("black", "mean", "random"):
+        raise ValueError(f"color: 'black', 'mean' or 'random' required, got {color!r}")
+    return color

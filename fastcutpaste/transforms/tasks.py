@@ -1,0 +1,156 @@
+"""Pretext tasks: a list of transforms made into a classification problem."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fastcutpaste.op.color import JitterStrength, normalize
+from fastcutpaste.op.paste import paste, paste_images, paste_normalized
+from fastcutpaste.op.placement import Patches, joined
+from fastcutpaste.transforms.patch import CutPaste, CutPasteScar, PatchTransform, drawn
+
+
+class PretextBatch(NamedTuple):
+    """Hold images ((k+1)·B, C, H, W), labels ((k+1)·B,) int64 from 0 to k, and masks ((k+1)·B, 1, H, W) bool."""
+
+    images: Tensor
+    labels: Tensor
+    masks: Tensor
+
+
+class PretextTask(nn.Module):
+    """Make a classification task of a list of transforms: which one, if any, was applied to the image?
+
+    Args:
+        transforms: k modules whose `augment(images, generator, draws)` gives images and masks and that tell how many
+            `numbers` an image takes, as those of `transforms` and `baselines` do; class 0 is the untouched image,
+            class i the i-th transform.
+
+    Raises:
+        TypeError: something that cannot augment.
+        ValueError: no transform, or one that leaves images out (p below 1): they would be labelled as changed.
+
+    Attributes:
+        numbers: how many random numbers an image takes, those of all transforms one after another.
+    """
+
+    def __init__(self, *transforms: nn.Module) -> None:
+        super().__init__()
+        if not transforms:
+            raise ValueError("PretextTask: at least one transform required, got 0")
+        for transform in transforms:
+            if not isinstance(transform, nn.Module) or not hasattr(transform, "augment"):
+                came = type(transform).__name__
+                raise TypeError(f"PretextTask: transforms with augment(), such as CutPaste, required, got {came}")
+            for module in transform.modules():
+                if getattr(module, "p", 1) != 1:
+                    came = f"{type(module).__name__}(p={module.p})"
+                    raise ValueError(f"PretextTask: p=1 required, since every image is labelled as changed, got {came}")
+        self.transforms = nn.ModuleList(transforms)
+        self.numbers = sum(self._counts())
+
+    def _counts(self) -> list[int]:
+        return [int(transform.numbers) for transform in self.transforms]  # type: ignore[arg-type]
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, k + 1."""
+        return len(self.transforms) + 1
+
+    def augment(
+        self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None
+    ) -> PretextBatch:
+        """Give the images untouched and once through each transform, class after class.
+
+        Args:
+            images: (B, C, H, W), uint8 0–255 or floating point 0–1; never written.
+            generator: source of randomness on the images' device.
+            draws: (B, numbers) uniform in [0, 1), to be used instead of drawing.
+
+        Returns:
+            Images, labels and masks; the masks of class 0 are empty.
+        """
+        draws = drawn(self, images, generator, draws)
+        patches = self._patches(images, draws)
+        if patches is None:
+            return self._one_by_one(images, draws)
+        pasted, masks = paste(images, patches)
+        return PretextBatch(pasted, self._labels(images), masks)
+
+    def forward(
+        self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Give the images ((k+1)·B, C, H, W) and labels ((k+1)·B,) of `augment`."""
+        draws = drawn(self, images, generator, draws)
+        patches = self._patches(images, draws)
+        if patches is None:
+            return self._one_by_one(images, draws)[:2]
+        return paste_images(images, patches), self._labels(images)
+
+    def normalized(
+        self,
+        images: Tensor,
+        mean: Tensor,
+        std: Tensor,
+        dtype: torch.dtype = torch.float32,
+        generator: torch.Generator | None = None,
+        draws: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Give the images of `augment`, normalized, and the labels.
+
+        Args:
+            images, generator, draws: as for `augment`.
+            mean, std, dtype: as for `normalize`.
+
+        Returns:
+            ((k+1)·B, C, H, W) of `dtype`, as `paste_normalized` gives them, and labels ((k+1)·B,).
+
+        Cost: see `paste_normalized`.
+        """
+        draws = drawn(self, images, generator, draws)
+        patches = self._patches(images, draws)
+        if patches is None:
+            result, labels, _ = self._one_by_one(images, draws)
+            return normalize(result, mean, std, dtype), labels
+        return paste_normalized(images, patches, mean, std, dtype), self._labels(images)
+
+    def _labels(self, images: Tensor) -> Tensor:
+        return torch.arange(self.classes, device=images.device).repeat_interleave(len(images))
+
+    def _parts(self, draws: Tensor) -> Sequence[Tensor]:
+        return torch.split(draws, self._counts(), dim=1)
+
+    def _patches(self, images: Tensor, draws: Tensor) -> Patches | None:
+        """Give the patches of all classes if one paste of the images themselves does for all, else None."""
+        if not all(isinstance(transform, PatchTransform) for transform in self.transforms):
+            return None
+        members = zip(self.transforms, self._parts(draws), strict=True)
+        chosen = [transform.choose(images, part) for transform, part in members]  # type: ignore[operator]
+        if any(fill is not None for _, fill in chosen):
+            return None
+        patches = [patches for patches, _ in chosen]
+        nothing = patches[0]._replace(height=torch.zeros_like(patches[0].height))
+        return joined([nothing, *patches])
+
+    def _one_by_one(self, images: Tensor, draws: Tensor) -> PretextBatch:
+        members = zip(self.transforms, self._parts(draws), strict=True)
+        results = [transform.augment(images, draws=part) for transform, part in members]  # type: ignore[operator]
+        empty = torch.zeros_like(images[:, :1], dtype=torch.bool)
+        return PretextBatch(
+            torch.cat([images, *(result.images for result in results)]),
+            self._labels(images),
+            torch.cat([empty, *(result.mask for result in results)]),
+        )
+
+
+class CutPaste3Way(PretextTask):
+    """Ask which of three an image is: untouched (0), CutPaste (1) or CutPaste-Scar (2); the paper's best task.
+
+    Args:
+        jitter: largest change of brightness, contrast, saturation and hue of the patches.
+    """
+
+    def __init__(self, jitter: JitterStrength = 0.1) -> None:
+        super().__init__(CutPaste(jitter=jitter), CutPasteScar(jitter=jitter))

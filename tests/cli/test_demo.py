@@ -1,0 +1,241 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastcutpaste.images import defects, textures
+from fastcutpaste.images.defects import DEFECTS, VISIBLE_LEVELS, plant_defect
+from fastcutpaste.images.textures import TEXTURES, DemoData, make_demo, write_demo
+
+
+def make_small(texture: str = "brick", seed: int = 0) -> DemoData:
+    return make_demo(texture, size=96, seed=seed, train_count=6, good_count=4, defect_count=8)
+
+
+def clean_crop(texture: str, size: int = 128) -> np.ndarray:
+    return getattr(textures.photographs, texture)()[100 : 100 + size, 300 : 300 + size].copy()
+
+
+@pytest.mark.parametrize("size", [48, 120, 192])
+def test_no_pixel_is_in_two_of_training_calibration_and_test_crops(size: int) -> None:
+    numbered = np.arange(512 * 512).reshape(512, 512)  # each pixel its own number
+    parts = textures._split_photograph(numbered)
+    seen = np.zeros((3, 512 * 512), bool)
+    for k, part in enumerate(parts):
+        seen[k, textures._cut_crops(part, 60, size, np.random.default_rng(k))] = True
+    assert seen.sum(0).max() == 1
+    assert (seen.sum(1) >= size * size).all()
+
+
+def test_make_demo_cuts_training_and_test_crops_from_their_own_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    photograph = np.full((512, 512), 60, np.uint8)
+    photograph[textures.TRAIN_ROWS :] = 120
+    photograph[:, textures.TRAIN_COLUMNS :] = 180
+    monkeypatch.setattr(textures.photographs, "brick", lambda: photograph, raising=False)
+    data = make_small()
+    good = data.test[[kind == "good" for kind in data.kinds]]
+    assert data.calibration.min() >= 114
+    assert data.calibration.max() <= 126
+    assert data.train.min() >= 57  # 5 % below 60
+    assert data.train.max() <= 63
+    assert good.min() >= 171
+    assert good.max() <= 189
+
+
+def test_crops_are_windows_of_their_part_upright_or_mirrored() -> None:
+    part = np.arange(120 * 90).reshape(120, 90)
+    crops = textures._cut_crops(part, 40, 50, np.random.default_rng(0))
+    mirrored = [bool(crop[0, 0] > crop[0, 1]) for crop in crops]
+    for crop, is_mirrored in zip(crops, mirrored, strict=True):
+        upright = np.fliplr(crop) if is_mirrored else crop
+        y, x = divmod(int(upright[0, 0]), 90)
+        assert np.array_equal(upright, part[y : y + 50, x : x + 50])
+    assert 5 < sum(mirrored) < 35
+
+
+def test_crops_are_spread_evenly_from_top_to_bottom() -> None:
+    part = np.repeat(np.arange(512)[:, None], 60, 1)  # each pixel holds its row
+    tops = np.sort(textures._cut_crops(part, 10, 50, np.random.default_rng(0))[:, 0, 0])
+    assert np.array_equal((tops + 0.5) // 46.3, np.arange(10))  # 463 places, one crop in each tenth of them
+
+
+@pytest.mark.parametrize("texture", TEXTURES)
+def test_shapes_dtypes_and_order(texture: str) -> None:
+    data = make_small(texture)
+    assert data.train.shape == (6, 3, 96, 96)
+    assert data.test.shape == (12, 3, 96, 96)
+    assert data.masks.shape == (12, 96, 96)
+    assert data.train.dtype == data.test.dtype == torch.uint8
+    assert data.masks.dtype == torch.bool
+    assert data.train.is_contiguous()
+    assert data.kinds[:4] == ("good",) * 4
+    assert set(data.kinds[4:]) == set(TEXTURES[texture])
+
+
+def test_images_are_grey_in_three_channels() -> None:
+    data = make_small()
+    for images in (data.train, data.test):
+        assert torch.equal(images[:, 0], images[:, 1])
+        assert torch.equal(images[:, 0], images[:, 2])
+
+
+def test_good_images_have_empty_masks_and_defective_ones_do_not() -> None:
+    data = make_small()
+    defective = torch.tensor([kind != "good" for kind in data.kinds])
+    assert torch.equal(data.masks.flatten(1).any(1), defective)
+
+
+def test_defect_kinds_share_the_defective_images_evenly() -> None:
+    data = make_demo(size=64, train_count=1, good_count=1, defect_count=10)
+    counts = [data.kinds.count(kind) for kind in TEXTURES["brick"]]
+    assert sum(counts) == 10
+    assert max(counts) - min(counts) <= 1
+
+
+@pytest.mark.parametrize("kind", DEFECTS)
+@pytest.mark.parametrize("texture", TEXTURES)
+def test_a_defect_changes_its_image_only_inside_its_mask(texture: str, kind: str) -> None:
+    clean = clean_crop(texture)
+    before = clean.copy()
+    random = np.random.default_rng(7)
+    for _ in range(5):
+        image, mask = plant_defect(clean, kind, random)
+        change = np.abs(image.astype(int) - clean.astype(int))
+        assert change[~mask].max() < VISIBLE_LEVELS
+        assert (change[mask] >= VISIBLE_LEVELS).mean() > 0.5  # the mask is the defect, not a box around it
+        assert change[mask].mean() > 1.25 * VISIBLE_LEVELS
+        assert 0.003 <= mask.mean() <= 0.06
+    assert np.array_equal(clean, before)
+
+
+def test_a_defect_too_small_or_too_large_is_drawn_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    sides = iter([2, 90, 20, 30])
+
+    def darken_square(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        side = next(sides)
+        image[5 : 5 + side, 9 : 9 + side] -= 40
+        return image
+
+    monkeypatch.setitem(DEFECTS, "chip", darken_square)
+    image, mask = plant_defect(np.full((100, 100), 128, np.uint8), "chip", np.random.default_rng(0))
+    expected = np.zeros((100, 100), bool)
+    expected[5:25, 9:29] = True
+    assert np.array_equal(mask, expected)
+    assert np.array_equal(image, np.where(expected, 88, 128))
+
+
+def test_what_no_defect_can_be_planted_in_is_refused() -> None:
+    random = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="on which a crack can be seen required"):
+        plant_defect(np.zeros((64, 64), np.uint8), "crack", random)
+    with pytest.raises(ValueError, match=r"a square grey image \(S, S\) required, got \(64, 96\)"):
+        plant_defect(np.full((64, 96), 128, np.uint8), "chip", random)
+
+
+def test_blur_follows_its_direction() -> None:
+    dot = np.zeros((61, 61))
+    dot[30, 30] = 1
+    blurred = defects._blur_along(dot, np.deg2rad(30), 20)  # from the x axis towards y, and y points down
+    rows, columns = np.indices(dot.shape) - 30
+    slope = np.sum(blurred * rows * columns) / np.sum(blurred * columns**2)
+    assert slope == pytest.approx(np.tan(np.deg2rad(30)), rel=0.05)
+    assert blurred.sum() == pytest.approx(1)
+    assert blurred[30 + 4, 30 + 7] > 0.02  # 8 pixels along
+    assert blurred[30 - 4, 30 + 7] < 1e-12
+
+
+@pytest.mark.parametrize("kind", DEFECTS)
+def test_two_defects_of_a_kind_differ(kind: str) -> None:
+    random = np.random.default_rng(0)
+    masks = [plant_defect(clean_crop("brick"), kind, random)[1] for _ in range(2)]
+    overlap = (masks[0] & masks[1]).sum() / (masks[0] | masks[1]).sum()
+    assert overlap < 0.5
+
+
+@pytest.mark.parametrize("kind", DEFECTS)
+@pytest.mark.parametrize("size", [textures.SMALLEST_SIZE, 212])
+def test_each_defect_can_be_drawn_at_the_smallest_and_largest_size(kind: str, size: int) -> None:
+    for seed in range(3):
+        image, mask = plant_defect(clean_crop("brick", size), kind, np.random.default_rng(seed))
+        assert image.shape == mask.shape == (size, size)
+
+
+def test_same_seed_gives_the_same_data_bit_for_bit() -> None:
+    first, second = make_small(seed=3), make_small(seed=3)
+    assert torch.equal(first.train, second.train)
+    assert torch.equal(first.test, second.test)
+    assert torch.equal(first.masks, second.masks)
+    assert first.kinds == second.kinds
+
+
+def test_another_seed_gives_other_crops_and_defects() -> None:
+    first, second = make_small(seed=0), make_small(seed=1)
+    for one, other in zip(first.train, second.train, strict=True):
+        assert not torch.equal(one, other)
+    for one, other in zip(first.masks[4:], second.masks[4:], strict=True):
+        assert not torch.equal(one, other)
+
+
+def test_training_images_do_not_depend_on_the_number_of_test_images() -> None:
+    few = make_demo(size=64, train_count=5, good_count=1, defect_count=1)
+    many = make_demo(size=64, train_count=5, good_count=3, defect_count=4)
+    assert torch.equal(few.train, many.train)
+
+
+def test_written_folder_gives_the_same_data_back(tmp_path: Path) -> None:
+    data = make_small()
+    root = tmp_path / "brick"
+    write_demo(data, root)
+    train = [np.asarray(Image.open(path)) for path in sorted((root / "train" / "good").iterdir())]
+    assert torch.equal(torch.from_numpy(np.stack(train)).permute(0, 3, 1, 2), torch.cat([data.train, data.calibration]))
+    kinds = list(dict.fromkeys(data.kinds))
+    assert sorted(path.name for path in (root / "test").iterdir()) == sorted(kinds)
+    assert sorted(path.name for path in (root / "ground_truth").iterdir()) == sorted(set(kinds) - {"good"})
+    place = 0
+    for kind in kinds:
+        for number, path in enumerate(sorted((root / "test" / kind).iterdir())):
+            assert path.name == f"{number:03d}.png"
+            assert data.kinds[place] == kind
+            image = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)  # (H, W, 3) → (3, H, W)
+            assert torch.equal(image, data.test[place])
+            if kind != "good":
+                mask = np.array(Image.open(root / "ground_truth" / kind / f"{number:03d}_mask.png"))
+                assert mask.shape == (96, 96)
+                assert set(np.unique(mask)) == {0, 255}
+                assert torch.equal(torch.from_numpy(mask == 255), data.masks[place])
+            place += 1
+    assert place == len(data.kinds)
+    assert len(list((root / "ground_truth").rglob("*.png"))) == 8
+
+
+def test_write_demo_refuses_a_folder_that_holds_files(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(
+        FileExistsError, match=r"write_demo: an empty or new folder required, got .*, which is not empty"
+    ):
+        write_demo(make_small(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_unknown_texture_lists_the_names() -> None:
+    with pytest.raises(ValueError, match="make_demo: texture must be one of brick, grass, gravel, got 'camera'"):
+        make_demo("camera")
+
+
+@pytest.mark.parametrize("size", [47, 193, 256])
+def test_size_outside_the_parts_is_an_error(size: int) -> None:
+    with pytest.raises(ValueError, match=f"make_demo: size must be 48 to 192 pixels, got {size}"):
+        make_demo(size=size)
+
+
+@pytest.mark.parametrize("name", ["train_count", "calibration_count", "good_count", "defect_count"])
+def test_an_empty_set_is_an_error(name: str) -> None:
+    with pytest.raises(ValueError, match=f"make_demo: {name} must be at least 1, got 0"):
+        make_demo(**{name: 0})
+
+
+def test_negative_seed_is_an_error() -> None:
+    with pytest.raises(ValueError, match="make_demo: seed must not be negative, got -1"):
+        make_demo(seed=-1)

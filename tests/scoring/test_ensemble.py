@@ -1,0 +1,141 @@
+"""Several seeds: scored together on one scale, with a threshold of their own, and their mean and standard error."""
+
+import json
+import math
+
+import pytest
+import torch
+from test_cli import failing, run
+
+from fastcutpaste.images.decode import load_images
+from fastcutpaste.images.folders import find_training_images
+from fastcutpaste.networks.backbone import Network, NetworkConfig
+from fastcutpaste.scoring.config import DetectorConfig
+from fastcutpaste.scoring.detector import Detector, hold_out
+from fastcutpaste.scoring.ensemble import Ensemble, spread
+from fastcutpaste.scoring.metrics import threshold_at_fpr
+
+
+@pytest.fixture(scope="module")
+def members():
+    """Two fitted detectors of different seeds, and images."""
+    images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    made = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        network = Network(NetworkConfig("shufflenet_v2_x0_5"))
+        made.append(Detector(network, DetectorConfig((32, 32), patch=16, stride=8)).fit(images[:5], images[5:]))
+    return made, images
+
+
+def test_each_member_counts_alike_whatever_its_units(members):
+    (one, two), images = members
+    maps = [list(member.localize(images)) for member in (one, two)]
+    scored = [(torch.stack(of_one).amax((1, 2)), of_one) for of_one in maps]
+    scores, together = Ensemble([one, two]).together(scored)
+    for i in range(len(images)):
+        wanted = 0.0
+        for member, of_one in zip((one, two), maps, strict=True):
+            wanted += (float(of_one[i].max()) - member.typical) / (member.threshold - member.typical) / 2
+        assert float(scores[i]) == pytest.approx(wanted, rel=1e-4)
+    pixel = sum((m[3][7, 9] - d.typical) / (d.threshold - d.typical) / 2 for d, m in zip((one, two), maps, strict=True))
+    torch.testing.assert_close(together[3][7, 9], pixel, rtol=1e-4, atol=1e-5)
+    assert Ensemble([one]).together([(torch.tensor([one.typical, one.threshold]), None)])[0].tolist() == [0, 1]
+
+
+def test_an_ensemble_comes_back_from_its_folder(members, tmp_path):
+    (one, two), _ = members
+    for i, member in enumerate((one, two)):
+        (tmp_path / f"seed-{i}").mkdir()
+        member.save(tmp_path / f"seed-{i}/d.safetensors")
+    Ensemble([one, two], 0.75).save(tmp_path, ["seed-0/d.safetensors", "seed-1/d.safetensors"])
+    again = Ensemble.load(tmp_path)
+    assert (again.threshold, again.typical, len(again.members)) == (0.75, 0.0, 2)
+    assert [member.threshold for member in again.members] == [one.threshold, two.threshold]
+    (tmp_path / "ensemble.json").write_text("{")
+    with pytest.raises(ValueError, match=r"ensemble\.json: a whole ensemble file required"):
+        Ensemble.load(tmp_path)
+
+
+def test_detectors_that_do_not_belong_together_are_refused(members):
+    (one, _), _ = members
+    other = Detector(one.network, DetectorConfig((48, 48), patch=16, stride=8))
+    with pytest.raises(ValueError, match="detectors of one size and patch required"):
+        Ensemble([one, other])
+    with pytest.raises(ValueError, match="at least 1 detector required, got none"):
+        Ensemble([])
+
+
+def test_spread_is_the_mean_and_its_standard_error():
+    told = spread([1.0, 2.0, 6.0])
+    assert told["mean"] == pytest.approx(3)
+    assert told["standard_error"] == pytest.approx(math.sqrt((4 + 1 + 9) / 2) / math.sqrt(3))
+    assert math.isnan(spread([1.0])["standard_error"])
+
+
+def test_seeds_make_an_ensemble_that_evaluate_and_predict_score_together(tmp_path):
+    from fastcutpaste.images.textures import make_demo, write_demo
+
+    write_demo(
+        make_demo("brick", size=48, train_count=8, calibration_count=2, good_count=3, defect_count=4), tmp_path / "b"
+    )
+    out = tmp_path / "run"
+    arguments = (
+        "--size",
+        48,
+        "--crop",
+        24,
+        "--stride",
+        12,
+        "--steps",
+        2,
+        "--batch",
+        2,
+        "--backbone",
+        "shufflenet_v2_x0_5",
+        "--precision",
+        "fp32",
+    )
+    result, _ = run("train", tmp_path / "b", "--out", out, "--seeds", "3-4", *arguments)
+    assert [row["detector"] for row in result["detectors"]] == [
+        str(out / f"seed-{seed}/detector.safetensors") for seed in (3, 4)
+    ]
+    assert json.loads((out / "ensemble.json").read_text())["threshold"] == result["threshold"]
+    one, two = (Detector.load(row["detector"]) for row in result["detectors"])
+    calibration = hold_out(load_images(find_training_images(tmp_path / "b").paths, (48, 48)).pixels)[1]
+    scores, _ = Ensemble([one, two]).together([(member.score(calibration), None) for member in (one, two)])
+    assert result["threshold"] == pytest.approx(threshold_at_fpr(scores, 0.05), rel=1e-4)
+    assert [one.provenance["training"]["seed"], two.provenance["training"]["seed"]] == [3, 4]
+
+    measured, text = run("evaluate", out, tmp_path / "b")
+    alone = [run("evaluate", out / f"seed-{seed}", tmp_path / "b")[0] for seed in (3, 4)]
+    for name in ("image_auroc", "pixel_auroc"):
+        assert measured["members"][name] == pytest.approx(spread([each[name] for each in alone]))
+    assert "± " in text
+    predicted, _ = run("predict", out, tmp_path / "b/test/good", "--heatmaps", tmp_path / "maps")
+    assert len(predicted["results"]) == 3
+    assert predicted["threshold"] == result["threshold"]
+    scores = [
+        [row["score"] for row in run("predict", out / f"seed-{seed}", tmp_path / "b/test/good")[0]["results"]]
+        for seed in (3, 4)
+    ]
+    for i, row in enumerate(predicted["results"]):
+        parts = [(s[i] - d.typical) / (d.threshold - d.typical) for s, d in zip(scores, (one, two), strict=True)]
+        assert row["score"] == pytest.approx(sum(parts) / 2, rel=1e-3, abs=1e-3)
+        assert row["defective"] == (row["score"] > result["threshold"])
+
+    assert "--overwrite replaces it" in failing("train", tmp_path / "b", "--out", out, *arguments)
+    alone, _ = run("train", tmp_path / "b", "--out", out, "--overwrite", *arguments)
+    assert run("predict", out, tmp_path / "b/test/good")[0]["threshold"] == alone["threshold"]  # no longer the old two
+
+
+def test_a_member_without_a_scale_is_refused(members):
+    (one, _), _ = members
+    flat = Detector(one.network, one.config, one.density, threshold=3.0, typical=3.0)
+    with pytest.raises(ValueError, match="a threshold above what is typical required, got one without"):
+        Ensemble([one, flat])
+
+
+@pytest.mark.parametrize("text", ["", "a", "3-1", "1,,2", "0-2,1", "-1"])
+def test_seeds_that_make_no_sense_are_refused(text, tmp_path):
+    assert "--seeds" in failing("train", tmp_path, "--out", tmp_path / "run", f"--seeds={text}")
