@@ -16,15 +16,13 @@ import triton.language as tl
 from torch import Tensor
 
 from fastcutpaste.op.checks import memory_format_of
-from fastcutpaste.op.color import GREY_WEIGHTS
+from fastcutpaste.op.kernel_color import grey_of, hue_rotated, jittered, number, share_of_hue, stored
 from fastcutpaste.op.placement import Patches
 
 COPIED = 4_096  # values a program copies: 32 a thread
 PIXELS = 512  # of a patch, that a program computes at a time
 PARTS = tl.constexpr(8)  # programs that share a patch, so that the largest does not keep all others waiting
-RED, GREEN, BLUE = (tl.constexpr(weight) for weight in GREY_WEIGHTS)
 COUNTS = ("batch", "count", "sources", "sum_programs")  # no new kernel for a new batch size
-ROUNDER = tl.constexpr(1.5 * 2**23)  # added to a float32 and taken away it rounds, halves to even
 
 
 @functools.cache
@@ -157,8 +155,8 @@ def _copy_and_sum(
         n, part = program // PARTS, program % PARTS
         top, left = _whole(where, 0, n, count), _whole(where, 1, n, count)
         h, w = _whole(where, 4, n, count), _whole(where, 5, n, count)
-        saturation, hue, rank = _number(how, 3, n, count), _number(how, 4, n, count), _number(how, 5, n, count)
-        share = _share_of_hue(rank, saturation)
+        saturation, hue, rank = number(how, 3, n, count), number(how, 4, n, count), number(how, 5, n, count)
+        share = share_of_hue(rank, saturation)
         image = source + (n % sources).to(tl.int64) * source_b
         total = tl.zeros((PIXELS,), tl.float32)
         for first in range(part * PIXELS, h * w, PARTS * PIXELS):
@@ -166,10 +164,10 @@ def _copy_and_sum(
             row, column = top + i // w, left + i % w
             there = (i < h * w) & (row >= 0) & (row < height) & (column >= 0) & (column < width)
             red, green, blue = _pixels(image + row * source_y + column * source_x, source_c, there, CHANNELS)
-            grey = _grey(red, green, blue, CHANNELS)
+            grey = grey_of(red, green, blue, CHANNELS)
             if CHANNELS == 3:
-                red, green, blue = _hue_rotated(red, green, blue, hue)
-                grey += (_grey(red, green, blue, CHANNELS) - grey) * share
+                red, green, blue = hue_rotated(red, green, blue, hue)
+                grey += (grey_of(red, green, blue, CHANNELS) - grey) * share
             total += tl.where(there, grey, 0.0)
         tl.store(sums + n * PARTS + part, tl.sum(total, 0))
     else:
@@ -203,7 +201,7 @@ def _paste_patches(
     y, x = _whole(where, 2, n, count), _whole(where, 3, n, count)
     h, w = _whole(where, 4, n, count), _whole(where, 5, n, count)
     half_h, half_w = (h - 1) / 2, (w - 1) / 2
-    radians = _number(how, 0, n, count) * 0.017453292519943295
+    radians = number(how, 0, n, count) * 0.017453292519943295
     cosine, sine = tl.cos(radians), tl.sin(radians)
     cosine = tl.where(tl.abs(cosine) < 1e-6, 0.0, cosine)  # of a right angle, see `paste`
     first_row, rows = _reach(y, h, tl.abs(cosine) * h + tl.abs(sine) * w, height)
@@ -228,16 +226,16 @@ def _paste_patches(
         place = image + from_row * source_y + from_column * source_x
         red, green, blue = _pixels(place, source_c, inside, CHANNELS)
         if JITTERED:
-            red, green, blue = _jittered(red, green, blue, mean, how, n, count, full, CHANNELS, IS_COLOR)
-            red, green, blue = _stored(red, images), _stored(green, images), _stored(blue, images)
+            red, green, blue = jittered(red, green, blue, mean, how, n, count, full, CHANNELS, IS_COLOR)
+            red, green, blue = stored(red, images), stored(green, images), stored(blue, images)
         if FEATHERED:
-            feather = _number(how, 6 if JITTERED else 1, n, count)
+            feather = number(how, 6 if JITTERED else 1, n, count)
             edge = tl.minimum(tl.minimum(down, h - down), tl.minimum(across, w - across))
             opacity = tl.minimum(tl.where(feather > 0, edge / tl.maximum(feather, 1e-6), 1.0), 1.0)
             under = _pixels(beneath + row * in_y + column * in_x, in_c, inside, CHANNELS)
-            red = _stored(under[0] + opacity * (red - under[0]), images)
-            green = _stored(under[1] + opacity * (green - under[1]), images)
-            blue = _stored(under[2] + opacity * (blue - under[2]), images)
+            red = stored(under[0] + opacity * (red - under[0]), images)
+            green = stored(under[1] + opacity * (green - under[1]), images)
+            blue = stored(under[2] + opacity * (blue - under[2]), images)
         place = result + row * out_y + column * out_x
         _write(place, out_c, red, green, blue, scale, offset, inside, CHANNELS, NORMALIZED)
         if MASKED:
@@ -255,11 +253,6 @@ def _reach(start, length, turned, limit):
 @triton.jit
 def _whole(where, field, n, count):
     return tl.load(where + field * count + n).to(tl.int32)
-
-
-@triton.jit
-def _number(how, field, n, count):
-    return tl.load(how + field * count + n)
 
 
 @triton.jit
@@ -286,68 +279,3 @@ def _write(
             blue = blue * tl.load(scale + 2) - tl.load(offset + 2)
         tl.store(place + channel, green.to(place.dtype.element_ty), mask=there)
         tl.store(place + 2 * channel, blue.to(place.dtype.element_ty), mask=there)
-
-
-@triton.jit
-def _grey(red, green, blue, CHANNELS: tl.constexpr):
-    return red * RED + green * GREEN + blue * BLUE if CHANNELS == 3 else red
-
-
-@triton.jit
-def _jittered(red, green, blue, mean, how, n, count, full, CHANNELS: tl.constexpr, IS_COLOR: tl.constexpr):
-    """Do what `color.greys` and `color.recolor` do."""
-    brightness, contrast, rank = _number(how, 1, n, count), _number(how, 2, n, count), _number(how, 5, n, count)
-    gain, share = brightness * contrast, 1.0
-    grey = _grey(red, green, blue, CHANNELS)
-    own = grey
-    if CHANNELS == 3:
-        share = _number(how, 3, n, count)  # saturation
-        red, green, blue = _hue_rotated(red, green, blue, _number(how, 4, n, count))
-        change = _grey(red, green, blue, CHANNELS) - grey
-        own += change * _share_of_hue(rank, share)
-        grey += change * tl.where(rank < 1 / 2, 1.0, 0.0)
-    if IS_COLOR:
-        mean = own
-    shift = grey * (gain * (1 - share)) + mean * (brightness * (1 - contrast))
-    red, green, blue = red * (gain * share) + shift, green * (gain * share) + shift, blue * (gain * share) + shift
-    return _clipped(red, full), _clipped(green, full), _clipped(blue, full)
-
-
-@triton.jit
-def _share_of_hue(rank, saturation):
-    """Say how much of the hue's change of grey comes before contrast, by the order of the steps; see `color.greys`."""
-    return tl.where(rank < 1 / 3, 1.0, tl.where(rank > 5 / 6, saturation, 0.0))
-
-
-@triton.jit
-def _stored(value, images):
-    """Round a float32 to what the images' type can hold."""
-    return (
-        value + ROUNDER - ROUNDER
-        if images.dtype.element_ty == tl.uint8
-        else value.to(images.dtype.element_ty).to(tl.float32)
-    )
-
-
-@triton.jit
-def _clipped(value, highest):
-    return tl.minimum(tl.maximum(value, 0.0), highest)
-
-
-@triton.jit
-def _hue_rotated(red, green, blue, turns):
-    """Do what `color.rotate_hue` does."""
-    high, low = tl.maximum(tl.maximum(red, green), blue), tl.minimum(tl.minimum(red, green), blue)
-    chroma = high - low
-    per_chroma = 1.0 / tl.maximum(chroma, 1e-12)
-    sixths = tl.where(
-        high == red,
-        (green - blue) * per_chroma,
-        tl.where(high == green, (blue - red) * per_chroma + 2, (red - green) * per_chroma + 4),
-    )
-    turned = sixths + turns * 6
-    turned -= tl.floor(turned / 6) * 6
-    red = low + chroma * _clipped(tl.abs(turned - 3) - 1, 1.0)
-    green = low + chroma * _clipped(2 - tl.abs(turned - 2), 1.0)
-    blue = low + chroma * _clipped(2 - tl.abs(turned - 4), 1.0)
-    return red, green, blue

@@ -1,30 +1,24 @@
-"""The detector: network, density, preprocessing and threshold as one object in one file."""
+"""The detector: network, density, preprocessing and threshold as one object."""
 
-import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from fastcutpaste.files import written_whole
-from fastcutpaste.networks.backbone import Network, NetworkConfig
+from fastcutpaste.networks.backbone import Network
 from fastcutpaste.op.checks import check_images
 from fastcutpaste.op.color import level_brightness
 from fastcutpaste.scoring.config import DetectorConfig
 from fastcutpaste.scoring.dense import continue_edges, grid_shape, score_maps, spread_scores, widen_patches
-from fastcutpaste.scoring.density import Density, LocationDensity, density_from_state, make_density
+from fastcutpaste.scoring.density import Density, LocationDensity, make_density
+from fastcutpaste.scoring.detector_file import Parts, read_detector, write_detector
 from fastcutpaste.scoring.embedder import Embedder
 from fastcutpaste.scoring.metrics import threshold_at_fpr
 
-FORMAT = 4  # of the file; raised when older versions could no longer read it
-_KEY = "fastcutpaste"
 Progress = Callable[[Iterable[Tensor], int, str], Iterable[Tensor]]
 
 
@@ -195,28 +189,13 @@ class Detector:
         return torch.cat(maps)
 
     def save(self, path: str | Path) -> None:
-        """Write the detector to one safetensors file, whole or not at all; its settings are JSON in the header.
+        """Write the detector to one safetensors file, whole or not at all.
 
         Raises:
             RuntimeError: not fitted.
         """
-        density = self._fitted()
-        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
-        tensors |= {f"density.{name}": tensor for name, tensor in density.state().items()}
-        for area, wide in zip(self.config.areas, self.area_densities, strict=True):
-            tensors |= {f"area.{area}.{name}": tensor for name, tensor in wide.state().items()}
-        header = {
-            "format": FORMAT,
-            "network": asdict(self.network.config),
-            "detector": asdict(self.config),
-            "threshold": self.threshold,
-            "typical": self.typical,
-            "brightness": self.brightness if self.config.level else None,
-            "provenance": self.provenance,
-        }
-        with written_whole(path) as temporary:
-            contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-            save_file(contiguous, temporary, {_KEY: json.dumps(header)})
+        write_detector(path, Parts(self.network, self.config, self._fitted(), self.threshold, self.typical,
+                                   self.provenance, self.area_densities, self.brightness))  # fmt: skip
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "Detector":
@@ -225,41 +204,7 @@ class Detector:
         Raises:
             ValueError: no such file, not a detector, damaged, or from a newer version.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise ValueError(f"{path}: a detector file required, got {'a folder' if path.exists() else 'nothing'}")
-        try:
-            with safe_open(path, "pt") as file:
-                header = json.loads((file.metadata() or {}).get(_KEY, "null"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
-        except (SafetensorError, ValueError, OSError) as error:
-            raise ValueError(f"{path}: a whole detector file (safetensors) required, got: {error}") from error
-        if header is None:
-            raise ValueError(f"{path}: a detector file required, got a safetensors file of something else")
-        version = header.get("format") if isinstance(header, dict) else None
-        if not isinstance(version, int):
-            raise ValueError(f"{path}: a whole detector file required, got one without a format number")
-        if version > FORMAT:
-            raise ValueError(
-                f"{path}: a detector of format {FORMAT} or older required, got format {version}; "
-                "a newer fastcutpaste reads it"
-            )
-        try:
-            network_config = header["network"] | {"head": tuple(header["network"]["head"])}
-            network = Network(NetworkConfig(**network_config))
-            network.load_state_dict(_under("network.", tensors))
-            settings = header["detector"]  # earlier formats have fewer: what is missing was as is now the default
-            tuples = {name: tuple(settings[name]) for name in ("size", "areas") if name in settings}
-            config = DetectorConfig(**settings | tuples)
-            density = density_from_state(_under("density.", tensors))
-            wide = [density_from_state(_under(f"area.{area}.", tensors)) for area in config.areas]
-            threshold, typical = float(header["threshold"]), float(header["typical"])
-            brightness = float(header["brightness"]) if config.level else math.nan
-            detector = cls(network, config, density, threshold, typical, header.get("provenance"), wide, brightness)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise ValueError(f"{path}: a whole detector file required, got one that is damaged: {reason}") from error
-        return detector.to(device)
+        return read_detector(path, cls).to(device)
 
     def _fit_densities(self, images: Tensor, progress: Progress | None) -> list[Density]:
         """Fit the density of the patches, or of whole images, and that of each kind of area, in one pass."""
@@ -356,7 +301,3 @@ def hold_out(images: Tensor, share: float = 0.2) -> tuple[Tensor, Tensor]:
         raise ValueError(f"hold_out: at least 3 normal images required, got {len(images)}")
     count = min(max(1, round(len(images) * share)), len(images) - 2)
     return images[:-count], images[-count:]
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

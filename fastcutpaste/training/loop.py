@@ -208,16 +208,7 @@ class Training:
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval().requires_grad_(False)
         learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        config = self.config
-        self._optimizer: torch.optim.Optimizer
-        if config.optimizer == "sgd":
-            self._optimizer = torch.optim.SGD(
-                learning, config.learning_rate, config.momentum, weight_decay=config.weight_decay, fused=True
-            )
-        else:
-            self._optimizer = torch.optim.AdamW(
-                learning, config.learning_rate, weight_decay=config.weight_decay, fused=True
-            )
+        self._optimizer = self.config.make_optimizer(learning)
         self._step, self._update_weights = self.fabric.setup(self._module, self._optimizer)
 
     def _seed_network(self) -> None:

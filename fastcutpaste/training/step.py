@@ -1,7 +1,7 @@
 """The step: how to train, and what one update computes from images and random numbers alone."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -88,6 +88,13 @@ class TrainConfig:
         first, last = (0, self.head_steps) if step <= self.head_steps else (self.head_steps, self.steps)
         start = self.tuning_rate if 0 < self.head_steps < step else self.learning_rate
         return start * (1 + math.cos(math.pi * (step - 1 - first) / (last - first))) / 2
+
+    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Make the optimizer of these parameters; `rate_at` tells the rate of each of its steps."""
+        rate, decay = self.learning_rate, self.weight_decay
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(parameters, rate, self.momentum, weight_decay=decay, fused=True)
+        return torch.optim.AdamW(parameters, rate, weight_decay=decay, fused=True)
 
 
 PRESETS = {

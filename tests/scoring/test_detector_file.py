@@ -18,8 +18,9 @@ from small_detector import (
 )
 from torch import Tensor
 
-from fastcutpaste.scoring import detector as module
-from fastcutpaste.scoring.detector import FORMAT, Detector
+from fastcutpaste.scoring import detector_file
+from fastcutpaste.scoring.detector import Detector
+from fastcutpaste.scoring.detector_file import FORMAT
 
 OLD = [(1, ("border", "areas", "level")), (2, ("areas", "level")), (3, ("level",))]
 
@@ -77,7 +78,7 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(
         Path(target).write_bytes(b"half a detector")
         raise OSError("disk full")
 
-    monkeypatch.setattr(module, "save_file", fail)
+    monkeypatch.setattr(detector_file, "save_file", fail)
     with pytest.raises(OSError, match="disk full"):
         patches.save(path)
     assert [entry.name for entry in tmp_path.iterdir()] == (["detector.safetensors"] if old else [])
