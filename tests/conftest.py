@@ -1,9 +1,18 @@
-"""What several files of tests look at."""
+"""What several files of tests look at, and how much of the machine they take."""
+
+import os
 
 import pytest
+import torch
 from small_detector import KINDS, NAMES, make_fitted
 
 from fastcutpaste.scoring.detector import Detector
+
+
+def pytest_configure() -> None:
+    """Keep each worker, and each process that its tests start, to one thread: there is a worker for each core."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=NAMES)
