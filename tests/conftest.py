@@ -4,14 +4,18 @@ import os
 
 import pytest
 import torch
+
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, as here by what follows
+
 from small_detector import KINDS, NAMES, make_fitted
 
 from fastcutpaste.scoring.detector import Detector
 
 
 def pytest_configure() -> None:
-    """Keep each worker, and each process that its tests start, to one thread: there is a worker for each core."""
-    os.environ["OMP_NUM_THREADS"] = "1"
+    """Keep each worker to one thread: there is a worker for each core."""
     torch.set_num_threads(1)
 
 
