@@ -50,15 +50,21 @@ def place_jitter(drawn: Any, strength: JitterStrength) -> Jitter | None:
     Raises:
         ValueError: a strength out of bounds.
     """
+    strengths = strengths_of(strength)
+    if max(strengths) == 0:
+        return None
+    change = [(drawn[i] * 2 - 1) * strengths[i] for i in range(4)]  # -strength to strength
+    return Jitter(1 + change[0], 1 + change[1], 1 + change[2], change[3], drawn[4])
+
+
+def strengths_of(strength: JitterStrength) -> tuple[float, float, float, float]:
+    """Give the strengths of brightness, contrast, saturation and hue. Raises as `place_jitter`."""
     strengths = (float(strength),) * 4 if isinstance(strength, int | float) else tuple(strength)
     if len(strengths) != 4 or not (min(strengths) >= 0 and max(strengths) <= 1 and strengths[3] <= 0.5):
         raise ValueError(
             f"jitter: brightness, contrast and saturation from 0 to 1 and hue from 0 to 0.5 required, got {strength}"
         )
-    if max(strengths) == 0:
-        return None
-    change = [(drawn[i] * 2 - 1) * strengths[i] for i in range(4)]  # -strength to strength
-    return Jitter(1 + change[0], 1 + change[1], 1 + change[2], change[3], drawn[4])
+    return strengths[0], strengths[1], strengths[2], strengths[3]
 
 
 def level_brightness(images: Tensor, brightness: float) -> Tensor:
@@ -160,6 +166,14 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype = to
 
 def normalization(images: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
     """Give scale and offset (C,): images · scale - offset are normalized. Raises as `normalize`."""
+    check_normalization(images, mean, std)
+    mean, std = (each if each.dtype == torch.float64 else each.float() for each in (mean, std))
+    full = 255.0 if images.dtype == torch.uint8 else 1.0
+    return 1 / (std * full), mean / std
+
+
+def check_normalization(images: Tensor, mean: Tensor, std: Tensor) -> None:
+    """Raise unless images, and mean and std (C,) on their device, can be normalized."""
     check_images("normalize", images)
     if mean.shape != (images.shape[1],) or std.shape != mean.shape:
         raise ValueError(
@@ -168,9 +182,6 @@ def normalization(images: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Te
         )
     if mean.device != images.device or std.device != images.device:
         raise ValueError(f"normalize: mean and std on {images.device} required, got {mean.device} and {std.device}")
-    mean, std = (each if each.dtype == torch.float64 else each.float() for each in (mean, std))
-    full = 255.0 if images.dtype == torch.uint8 else 1.0
-    return 1 / (std * full), mean / std
 
 
 def scaled(images: Tensor, scale: Tensor, offset: Tensor, copies: int = 1) -> Tensor:

@@ -4,32 +4,26 @@
 import triton
 import triton.language as tl
 
-from fastcutpaste.op.color import GREY_WEIGHTS
-
-RED, GREEN, BLUE = (tl.constexpr(weight) for weight in GREY_WEIGHTS)
-ROUNDER = tl.constexpr(1.5 * 2**23)  # added to a float32 and taken away it rounds, halves to even
-
-
-@triton.jit
-def number(how, field, n, count):
-    return tl.load(how + field * count + n)
+from fastcutpaste.op import kernel_constants as at
 
 
 @triton.jit
 def grey_of(red, green, blue, CHANNELS: tl.constexpr):
-    return red * RED + green * GREEN + blue * BLUE if CHANNELS == 3 else red
+    return red * at.RED + green * at.GREEN + blue * at.BLUE if CHANNELS == 3 else red
 
 
 @triton.jit
-def jittered(red, green, blue, mean, how, n, count, full, CHANNELS: tl.constexpr, IS_COLOR: tl.constexpr):
+def jittered(
+    red, green, blue, mean, brightness, contrast, saturation, hue, rank, full,
+    CHANNELS: tl.constexpr, IS_COLOR: tl.constexpr,
+):  # fmt: skip
     """Do what `color.greys` and `color.recolor` do."""
-    brightness, contrast, rank = number(how, 1, n, count), number(how, 2, n, count), number(how, 5, n, count)
     gain, share = brightness * contrast, 1.0
     grey = grey_of(red, green, blue, CHANNELS)
     own = grey
     if CHANNELS == 3:
-        share = number(how, 3, n, count)  # saturation
-        red, green, blue = hue_rotated(red, green, blue, number(how, 4, n, count))
+        share = saturation
+        red, green, blue = hue_rotated(red, green, blue, hue)
         change = grey_of(red, green, blue, CHANNELS) - grey
         own += change * share_of_hue(rank, share)
         grey += change * tl.where(rank < 1 / 2, 1.0, 0.0)
@@ -49,11 +43,16 @@ def share_of_hue(rank, saturation):
 @triton.jit
 def stored(value, images):
     """Round a float32 to what the images' type can hold."""
-    return (
-        value + ROUNDER - ROUNDER
-        if images.dtype.element_ty == tl.uint8
-        else value.to(images.dtype.element_ty).to(tl.float32)
-    )
+    if images.dtype.element_ty == tl.uint8:
+        return rounded(value)
+    else:
+        return value.to(images.dtype.element_ty).to(tl.float32)
+
+
+@triton.jit
+def rounded(value):
+    """Round to a whole number, halves to the even one; of up to 2**22."""
+    return value + at.ROUNDER - at.ROUNDER
 
 
 @triton.jit
@@ -77,4 +76,15 @@ def hue_rotated(red, green, blue, turns):
     red = low + chroma * clipped(tl.abs(turned - 3) - 1, 1.0)
     green = low + chroma * clipped(2 - tl.abs(turned - 2), 1.0)
     blue = low + chroma * clipped(2 - tl.abs(turned - 4), 1.0)
+    return red, green, blue
+
+
+@triton.jit
+def pixels_at(place, channel, there, CHANNELS: tl.constexpr):
+    """Read three channels, or one three times, as float32."""
+    red = tl.load(place, mask=there, other=0).to(tl.float32)
+    green, blue = red, red
+    if CHANNELS == 3:
+        green = tl.load(place + channel, mask=there, other=0).to(tl.float32)
+        blue = tl.load(place + 2 * channel, mask=there, other=0).to(tl.float32)
     return red, green, blue

@@ -1,28 +1,26 @@
-"""Paste on a GPU: two Triton kernels, which read and write each byte about once.
+"""Paste on a GPU: two Triton kernels, which read the images about once and write each byte of the result once.
 
-The first copies the batch, as often as there are patches an image, and on the way sums each patch's grey. The second
-computes the pixels of the patches, and those alone. `paste._paste_grid` is the same op in torch's own: Inductor
-makes thirteen kernels of it, which keep the hue's intermediates of every pixel in device memory, 24 MB an image where
-1.4 would do, although patches cover a twelfth of a CutPaste. Loaded when the first batch comes to a GPU.
+The first places the patches, or takes placed ones, and sums their greys. The second copies the batch, as often as there
+are patches an image; a program whose pixels meet a patch computes them there, while they are in the cache.
+`paste._paste_grid` is the same op in torch's own: Inductor makes thirteen kernels of it, which keep the hue's
+intermediates of every pixel in device memory, 24 MB an image where 1.4 would do, although patches cover a twelfth of a
+CutPaste. Loaded when the first batch comes to a GPU.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
 
 import functools
 import warnings
+from collections.abc import Sequence
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
 from fastcutpaste.op.checks import memory_format_of
-from fastcutpaste.op.kernel_color import grey_of, hue_rotated, jittered, number, share_of_hue, stored
-from fastcutpaste.op.placement import Patches
-
-COPIED = 4_096  # values a program copies: 32 a thread
-PIXELS = 512  # of a patch, that a program computes at a time
-PARTS = tl.constexpr(8)  # programs that share a patch, so that the largest does not keep all others waiting
-COUNTS = ("batch", "count", "sources", "sum_programs")  # no new kernel for a new batch size
+from fastcutpaste.op.kernel_constants import COPIED, PARTS, PLAN
+from fastcutpaste.op.kernel_paste import copy_and_paste
+from fastcutpaste.op.kernel_plan import plan_patches
+from fastcutpaste.op.placement import RULE_FIELDS, Patches, Rule, uniform
 
 
 @functools.cache
@@ -46,8 +44,8 @@ def paste_kernels(
     fill: Tensor | None = None,
     *,
     masked: bool = True,
-    scale: Tensor | None = None,
-    offset: Tensor | None = None,
+    mean: Tensor | None = None,
+    std: Tensor | None = None,
     dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Do what `paste` does, for checked images (B, 1 or 3, H, W) of uint8 or up to 32 floating bits.
@@ -55,227 +53,146 @@ def paste_kernels(
     Args:
         images, patches, fill: as `paste` takes them.
         masked: whether the mask is wanted; if not, what comes in its place is empty.
-        scale: (C,) float32 and
-        offset: (C,) float32: give images · scale - offset, in channels_last, instead of images.
-        dtype: floating-point type of the result where scale and offset are given.
+        mean: (C,) and
+        std: (C,) on the 0–1 scale: give normalized images, in channels_last, instead of images.
+        dtype: floating-point type of the result where mean and std are given.
 
     Returns:
         Images (k·B, C, H, W), and mask (k·B, 1, H, W) or (0, 1, H, W), bool.
 
-    Cost: two launches (three with a mask), no host sync, no allocation whose size is not known to the host. The images
-        are read once, the pixels of the patches twice more; the result is written once, that of the patches twice.
+    Cost: two launches and two or three that make tables of the patches; no host sync, no allocation whose size is not
+        known to the host. The images are read once, the pixels of the patches twice more; the result is written once.
     """
     where = torch.stack(patches.geometry[:6])  # (6, N) int64: source_y, source_x, y, x, height, width
     how = torch.stack([field.float() for field in patches.tensors[6:]])  # (1 to 7, N): angle, jitter, feather
-    result: tuple[Tensor, Tensor] = paste_op(images, where, how, fill, scale, offset, dtype or images.dtype, masked)
-    return result
+    op = _paste if _is_plain(images) else paste_op
+    return op(images, where, how, fill, mean, std, dtype or images.dtype, masked)
 
 
-@torch.library.custom_op("fastcutpaste::paste", mutates_args=())
-def paste_op(
+def draw_and_paste_kernels(
     images: Tensor,
-    where: Tensor,
-    how: Tensor,
-    fill: Tensor | None,
-    scale: Tensor | None,
-    offset: Tensor | None,
-    dtype: torch.dtype,
-    masked: bool,
-) -> tuple[Tensor, Tensor]:
-    """Launch the kernels; the patches come as two tables, so that what places them can write there directly."""
+    draws: Tensor | None,
+    numbers: int,
+    classes: Sequence[Sequence[Rule]],
+    fill: Tensor | None = None,
+    *,
+    masked: bool = True,
+    mean: Tensor | None = None,
+    std: Tensor | None = None,
+    dtype: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Do what `place_cutpaste`, `place_scar` and `paste` do for all classes of a task, straight from the draws.
+
+    Args:
+        images, fill, masked, mean, std, dtype: as `paste_kernels` takes them.
+        draws: (B, numbers) float32 in [0, 1); None: drawn in the op, by the default generator.
+        numbers: how many an image takes.
+        classes: k lists of rules; of several, a draw chooses one for each image.
+
+    Returns:
+        Images (k·B, C, H, W), mask (k·B, 1, H, W) or (0, 1, H, W), bool, and the class (k·B,) int64 of each image.
+
+    Cost: two launches, and one where it draws; else as `paste_kernels`.
+    """
+    members = max(len(rules) for rules in classes)
+    table = [number for rules in classes for rule in (*rules, *[Rule()] * (members - len(rules))) for number in rule]
+    op = _draw_and_paste if _is_plain(images) else draw_and_paste_op
+    dtype = dtype or images.dtype
+    return op(images, draws, numbers, table, members, fill, mean, std, dtype, masked)
+
+
+def _is_plain(images: Tensor) -> bool:
+    """Tell whether nothing watches what is called: an op that torch knows of costs the host 20 µs more."""
+    watched = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+    return type(images) is Tensor and not watched
+
+
+def _paste(
+    images: Tensor, where: Tensor, how: Tensor, fill: Tensor | None, mean: Tensor | None, std: Tensor | None,
+    dtype: torch.dtype, masked: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Launch the kernels on placed patches, which come as two tables."""
+    flags = {"DRAWN": False, "JITTERED": len(how) >= 6, "FEATHERED": len(how) in (2, 7)}
+    tables = where.contiguous(), how.contiguous(), how, 0, 0
+    return _launch(images, where.shape[1], tables, fill, mean, std, dtype, masked, flags)[:2]
+
+
+def _draw_and_paste(
+    images: Tensor, draws: Tensor | None, numbers: int, rules: Sequence[float], members: int, fill: Tensor | None,
+    mean: Tensor | None, std: Tensor | None, dtype: torch.dtype, masked: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Launch the kernels on draws (B, numbers) and rules."""
+    table, flags = _rules_on(images.device, tuple(rules))
+    draws = uniform((len(images), numbers), images.device) if draws is None else draws.contiguous()
+    count = len(images) * (len(rules) // (RULE_FIELDS * members))
+    return _launch(images, count, (draws, draws, table, numbers, members), fill, mean, std, dtype, masked, flags)
+
+
+paste_op = torch.library.custom_op("fastcutpaste::paste", _paste, mutates_args=())
+draw_and_paste_op = torch.library.custom_op(
+    "fastcutpaste::draw_and_paste", _draw_and_paste, mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,)
+)
+
+
+@paste_op.register_fake
+def _(images, where, how, fill, mean, std, dtype, masked):
+    return _empty_like_result(images, where.shape[1], mean, dtype, masked)
+
+
+@draw_and_paste_op.register_fake
+def _(images, draws, numbers, rules, members, fill, mean, std, dtype, masked):
+    count = len(images) * (len(rules) // (RULE_FIELDS * members))
+    labels = torch.empty(count, dtype=torch.int64, device=images.device)
+    return *_empty_like_result(images, count, mean, dtype, masked), labels
+
+
+@functools.lru_cache(maxsize=256)
+def _rules_on(device: torch.device, rules: tuple[float, ...]) -> tuple[Tensor, dict[str, bool]]:
+    """Give the rules as a float64 table on the device, copied there once, and what they ask of the kernels."""
+    each = [Rule(*rules[i : i + RULE_FIELDS]) for i in range(0, len(rules), RULE_FIELDS)]
+    jittered = any(max(rule.brightness, rule.contrast, rule.saturation, rule.hue) > 0 for rule in each)
+    flags = {"DRAWN": True, "JITTERED": jittered, "FEATHERED": any(rule.feather > 0 for rule in each)}
+    return torch.tensor(rules, dtype=torch.float64).to(device), flags
+
+
+def _launch(
+    images: Tensor, count: int, tables: tuple[Tensor, Tensor, Tensor, int, int], fill: Tensor | None,
+    mean: Tensor | None, std: Tensor | None, dtype: torch.dtype, masked: bool, flags: dict[str, bool],
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     order = memory_format_of(images)
     images = images.contiguous(memory_format=order)
-    pasted, mask = _empty_like_result(images, where, scale, dtype, masked)
-    (batch, channels, height, width), count = images.shape, where.shape[1]
+    pasted, mask = _empty_like_result(images, count, mean, dtype, masked)
+    labels = torch.empty(count if flags["DRAWN"] else 0, dtype=torch.int64, device=images.device)
     if count == 0:
-        return pasted, mask.zero_()
-    jittered, feathered = len(how) >= 6, len(how) in (2, 7)
+        return pasted, mask, labels
+    batch, channels, height, width = images.shape
     is_color = fill is not None and fill.shape[2:] != images.shape[2:]
     source = images if fill is None else fill
     # a color is an image whose rows and columns are all the same place
     strides = (*source.stride()[:2], 0, 0) if is_color else source.stride()
-    where, how = where.contiguous(), how.contiguous()
-    sums = torch.empty(count, PARTS.value, dtype=torch.float32, device=images.device) if jittered else how
-    sum_programs = count * PARTS.value if jittered and not is_color else 0
-    blocks = triton.cdiv(images[0].numel(), COPIED)
-    out_is_planar = scale is None and order != torch.channels_last
-    factors = (how, how) if scale is None or offset is None else (scale.contiguous(), offset.contiguous())
+    plan = torch.empty((count, PLAN.value), dtype=torch.float32, device=images.device)
     shape = (batch, count, height, width, len(source), *strides)
-    flags = {"CHANNELS": channels, "NORMALIZED": scale is not None, "PIXELS": PIXELS}
+    summed = flags["JITTERED"] and not is_color
+    factors = (plan, plan) if mean is None or std is None else (mean.contiguous(), std.contiguous())
     with torch.cuda.device_of(images):
-        _copy_and_sum[(sum_programs + batch * blocks,)](
-            images, source, pasted, where, how, sums, *factors, *shape, sum_programs, blocks, **flags, COPIED=COPIED,
-            IN_PLANAR=order != torch.channels_last, OUT_PLANAR=out_is_planar,
+        plan_patches[(count, PARTS.value if summed else 1)](
+            source, plan, labels, *tables, *shape, CHANNELS=channels, SUMMED=summed, **flags,
+            enable_fp_fusion=False,  # a fused product rounds otherwise than `placement` does
         )  # fmt: skip
-        mask.zero_()
-        _paste_patches[(count, PARTS.value)](
-            images, source, pasted, mask if masked else pasted, where, how, sums, *factors, *shape,
-            *images.stride()[1:], *pasted.stride()[1:], **flags, JITTERED=jittered, FEATHERED=feathered,
-            IS_COLOR=is_color, MASKED=masked,
+        copy_and_paste[(batch * triton.cdiv(height * width, COPIED.value),)](
+            images, source, pasted, mask, plan, *factors, *shape, *images.stride()[1:], *pasted.stride()[1:],
+            CHANNELS=channels, JITTERED=flags["JITTERED"], FEATHERED=flags["FEATHERED"], SUMMED=summed,
+            NORMALIZED=mean is not None, IS_COLOR=is_color, MASKED=masked, IN_PLANAR=order != torch.channels_last,
+            OUT_PLANAR=mean is None and order != torch.channels_last,
         )  # fmt: skip
-    return pasted, mask
-
-
-@paste_op.register_fake
-def _empty_result(
-    images: Tensor,
-    where: Tensor,
-    how: Tensor,
-    fill: Tensor | None,
-    scale: Tensor | None,
-    offset: Tensor | None,
-    dtype: torch.dtype,
-    masked: bool,
-) -> tuple[Tensor, Tensor]:
-    return _empty_like_result(images, where, scale, dtype, masked)
+    return pasted, mask, labels
 
 
 def _empty_like_result(
-    images: Tensor, where: Tensor, scale: Tensor | None, dtype: torch.dtype, masked: bool
+    images: Tensor, count: int, mean: Tensor | None, dtype: torch.dtype, masked: bool
 ) -> tuple[Tensor, Tensor]:
     """Allocate images (N, C, H, W) and mask (N or 0, 1, H, W)."""
-    count, size = where.shape[1], images.shape[2:]
-    order = memory_format_of(images) if scale is None else torch.channels_last
+    size = images.shape[2:]
+    order = memory_format_of(images) if mean is None else torch.channels_last
     pasted = torch.empty((count, images.shape[1], *size), dtype=dtype, device=images.device, memory_format=order)
     return pasted, torch.empty((count if masked else 0, 1, *size), dtype=torch.bool, device=images.device)
-
-
-# In the kernels a name means what it means in `paste`; n counts patches, b images.
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def _copy_and_sum(
-    images, source, pasted, where, how, sums, scale, offset, batch, count, height, width, sources, source_b, source_c,
-    source_y, source_x, sum_programs, blocks, CHANNELS: tl.constexpr, NORMALIZED: tl.constexpr, PIXELS: tl.constexpr,
-    COPIED: tl.constexpr, IN_PLANAR: tl.constexpr, OUT_PLANAR: tl.constexpr,
-):  # fmt: skip
-    """Let the first programs sum greys, and all others copy: neither waits for the other."""
-    program = tl.program_id(0)
-    if program < sum_programs:
-        n, part = program // PARTS, program % PARTS
-        top, left = _whole(where, 0, n, count), _whole(where, 1, n, count)
-        h, w = _whole(where, 4, n, count), _whole(where, 5, n, count)
-        saturation, hue, rank = number(how, 3, n, count), number(how, 4, n, count), number(how, 5, n, count)
-        share = share_of_hue(rank, saturation)
-        image = source + (n % sources).to(tl.int64) * source_b
-        total = tl.zeros((PIXELS,), tl.float32)
-        for first in range(part * PIXELS, h * w, PARTS * PIXELS):
-            i = first + tl.arange(0, PIXELS)
-            row, column = top + i // w, left + i % w
-            there = (i < h * w) & (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            red, green, blue = _pixels(image + row * source_y + column * source_x, source_c, there, CHANNELS)
-            grey = grey_of(red, green, blue, CHANNELS)
-            if CHANNELS == 3:
-                red, green, blue = hue_rotated(red, green, blue, hue)
-                grey += (grey_of(red, green, blue, CHANNELS) - grey) * share
-            total += tl.where(there, grey, 0.0)
-        tl.store(sums + n * PARTS + part, tl.sum(total, 0))
-    else:
-        b, block = (program - sum_programs) // blocks, (program - sum_programs) % blocks
-        size = CHANNELS * height * width
-        i = block * COPIED + tl.arange(0, COPIED)  # as the result lies in memory
-        channel = i // (height * width) if OUT_PLANAR else i % CHANNELS
-        place = channel * (height * width) + i // CHANNELS if IN_PLANAR and not OUT_PLANAR else i
-        value = tl.load(images + b.to(tl.int64) * size + place, mask=i < size)
-        if NORMALIZED:
-            factor, shift = tl.load(scale), tl.load(offset)
-            if CHANNELS == 3:
-                factor = tl.where(channel == 0, factor, tl.where(channel == 1, tl.load(scale + 1), tl.load(scale + 2)))
-                shift = tl.where(channel == 0, shift, tl.where(channel == 1, tl.load(offset + 1), tl.load(offset + 2)))
-            value = value.to(tl.float32) * factor - shift
-        value = value.to(pasted.dtype.element_ty)
-        for first in range(0, count, batch):
-            tl.store(pasted + (first + b).to(tl.int64) * size + i, value, mask=i < size)
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def _paste_patches(
-    images, source, pasted, mask, where, how, sums, scale, offset, batch, count, height, width, sources, source_b,
-    source_c, source_y, source_x, in_c, in_y, in_x, out_c, out_y, out_x, CHANNELS: tl.constexpr,
-    NORMALIZED: tl.constexpr, PIXELS: tl.constexpr, JITTERED: tl.constexpr, FEATHERED: tl.constexpr,
-    IS_COLOR: tl.constexpr, MASKED: tl.constexpr,
-):  # fmt: skip
-    """Compute the pixels of the box around a patch, every PARTS-th piece of it, and write those inside the patch."""
-    n = tl.program_id(0)
-    top, left = _whole(where, 0, n, count), _whole(where, 1, n, count)
-    y, x = _whole(where, 2, n, count), _whole(where, 3, n, count)
-    h, w = _whole(where, 4, n, count), _whole(where, 5, n, count)
-    half_h, half_w = (h - 1) / 2, (w - 1) / 2
-    radians = number(how, 0, n, count) * 0.017453292519943295
-    cosine, sine = tl.cos(radians), tl.sin(radians)
-    cosine = tl.where(tl.abs(cosine) < 1e-6, 0.0, cosine)  # of a right angle, see `paste`
-    first_row, rows = _reach(y, h, tl.abs(cosine) * h + tl.abs(sine) * w, height)
-    first_column, columns = _reach(x, w, tl.abs(sine) * h + tl.abs(cosine) * w, width)
-    held = tl.where(h * w > 0, rows * columns, 0)
-    full: tl.constexpr = 255.0 if images.dtype.element_ty == tl.uint8 else 1.0
-    mean = 0.0
-    if JITTERED and not IS_COLOR:
-        mean = tl.sum(tl.load(sums + n * PARTS + tl.arange(0, PARTS)), 0) / tl.maximum(h * w, 1)
-    image = source + (n % sources).to(tl.int64) * source_b
-    beneath = images + (n % batch).to(tl.int64) * (CHANNELS * height * width)
-    result = pasted + n.to(tl.int64) * (CHANNELS * height * width)
-    for first in range(tl.program_id(1) * PIXELS, held, PARTS * PIXELS):
-        i = first + tl.arange(0, PIXELS)
-        row, column = first_row + i // columns, first_column + i % columns
-        dy, dx = row - y - half_h, column - x - half_w
-        down = dx * sine + dy * cosine + half_h + 0.5  # from the patch's upper edge
-        across = dx * cosine - dy * sine + half_w + 0.5  # from its left edge
-        inside = (down >= 0) & (down < h) & (across >= 0) & (across < w) & (i < held)
-        from_row = tl.minimum(tl.maximum(top + tl.floor(down).to(tl.int32), 0), height - 1)
-        from_column = tl.minimum(tl.maximum(left + tl.floor(across).to(tl.int32), 0), width - 1)
-        place = image + from_row * source_y + from_column * source_x
-        red, green, blue = _pixels(place, source_c, inside, CHANNELS)
-        if JITTERED:
-            red, green, blue = jittered(red, green, blue, mean, how, n, count, full, CHANNELS, IS_COLOR)
-            red, green, blue = stored(red, images), stored(green, images), stored(blue, images)
-        if FEATHERED:
-            feather = number(how, 6 if JITTERED else 1, n, count)
-            edge = tl.minimum(tl.minimum(down, h - down), tl.minimum(across, w - across))
-            opacity = tl.minimum(tl.where(feather > 0, edge / tl.maximum(feather, 1e-6), 1.0), 1.0)
-            under = _pixels(beneath + row * in_y + column * in_x, in_c, inside, CHANNELS)
-            red = stored(under[0] + opacity * (red - under[0]), images)
-            green = stored(under[1] + opacity * (green - under[1]), images)
-            blue = stored(under[2] + opacity * (blue - under[2]), images)
-        place = result + row * out_y + column * out_x
-        _write(place, out_c, red, green, blue, scale, offset, inside, CHANNELS, NORMALIZED)
-        if MASKED:
-            tl.store(mask + n.to(tl.int64) * (height * width) + row * width + column, inside, mask=inside)
-
-
-@triton.jit
-def _reach(start, length, turned, limit):
-    """Give the first row and the number of rows, or columns, of the box around a turned patch, inside the image."""
-    reach = tl.ceil(turned / 2 + 0.5).to(tl.int32)  # from the middle
-    first = tl.maximum(start + length // 2 - reach, 0)
-    return first, tl.maximum(tl.minimum(start + length // 2 + reach, limit) - first, 0)
-
-
-@triton.jit
-def _whole(where, field, n, count):
-    return tl.load(where + field * count + n).to(tl.int32)
-
-
-@triton.jit
-def _pixels(place, channel, there, CHANNELS: tl.constexpr):
-    """Read three channels, or one three times, as float32."""
-    red = tl.load(place, mask=there, other=0).to(tl.float32)
-    green, blue = red, red
-    if CHANNELS == 3:
-        green = tl.load(place + channel, mask=there, other=0).to(tl.float32)
-        blue = tl.load(place + 2 * channel, mask=there, other=0).to(tl.float32)
-    return red, green, blue
-
-
-@triton.jit
-def _write(
-    place, channel, red, green, blue, scale, offset, there, CHANNELS: tl.constexpr, NORMALIZED: tl.constexpr
-):  # fmt: skip
-    if NORMALIZED:
-        red = red * tl.load(scale) - tl.load(offset)
-    tl.store(place, red.to(place.dtype.element_ty), mask=there)
-    if CHANNELS == 3:
-        if NORMALIZED:
-            green = green * tl.load(scale + 1) - tl.load(offset + 1)
-            blue = blue * tl.load(scale + 2) - tl.load(offset + 2)
-        tl.store(place + channel, green.to(place.dtype.element_ty), mask=there)
-        tl.store(place + 2 * channel, blue.to(place.dtype.element_ty), mask=there)

@@ -1,5 +1,6 @@
 """Paste: `Patches` into images, with no randomness, no loop and no host sync; crops and shifts of whole images."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -7,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fastcutpaste.op.checks import check_images, memory_format_of
-from fastcutpaste.op.color import greys, normalization, normalize, recolor, rotate_hue
-from fastcutpaste.op.placement import Patches, uniform
+from fastcutpaste.op.color import check_normalization, greys, normalization, normalize, recolor, rotate_hue
+from fastcutpaste.op.placement import Patches, Rule, uniform
 from fastcutpaste.op.slices import paste_slices
 
 HAS_TRITON = find_spec("triton") is not None
@@ -79,15 +80,55 @@ def paste_normalized(
         in bfloat16, and little else; elsewhere one step after the other.
     """
     _check_patches(images, patches, fill)
-    scale, offset = normalization(images, mean, std)
-    if _has_kernels(images, fill):
+    check_normalization(images, mean, std)
+    if has_kernels(images, fill):
         from fastcutpaste.op.kernels import paste_kernels
 
-        return paste_kernels(images, patches, fill, masked=False, scale=scale, offset=offset, dtype=dtype)[0]
+        return paste_kernels(images, patches, fill, masked=False, mean=mean, std=std, dtype=dtype)[0]
+    scale, offset = normalization(images, mean, std)
     rounds = patches.feather is not None and images.dtype == torch.uint8
     if _pays_for_bytes(images, fill, scale) and not rounds:
         return paste_slices(images, patches, fill, False, (scale, offset))[0].to(dtype)
     return normalize(paste_images(images, patches, fill), mean, std, dtype)
+
+
+class DrawnAndPasted(NamedTuple):
+    """Hold images (k·B, C, H, W), mask (k·B or 0, 1, H, W), bool, and the class (k·B,), int64, each image is of."""
+
+    images: Tensor
+    mask: Tensor
+    classes: Tensor
+
+
+def draw_and_paste(
+    images: Tensor,
+    draws: Tensor | None,
+    numbers: int,
+    classes: Sequence[Sequence[Rule]],
+    fill: Tensor | None = None,
+    *,
+    masked: bool = True,
+    normalization: tuple[Tensor, Tensor, torch.dtype] | None = None,
+) -> DrawnAndPasted:
+    """Place and paste one patch an image and class, where `has_kernels` says so: three launches for a whole task.
+
+    Args:
+        images: (B, C, H, W), checked.
+        draws: (B, numbers) float32 in [0, 1); None: drawn on the way.
+        numbers: how many an image takes.
+        classes: k lists of rules; of several, a draw chooses one for each image.
+        fill: (B, C, 1, 1), a color to paste instead of the images; of one class alone.
+        masked: whether the mask is wanted; if not, it is empty.
+        normalization: mean, std and dtype as `normalize` takes them, for normalized images in channels_last.
+    """
+    from fastcutpaste.op.kernels import draw_and_paste_kernels
+
+    mean, std, dtype = normalization or (None, None, None)
+    if mean is not None and std is not None:
+        check_normalization(images, mean, std)
+    return DrawnAndPasted(
+        *draw_and_paste_kernels(images, draws, numbers, classes, fill, masked=masked, mean=mean, std=std, dtype=dtype)
+    )
 
 
 def random_crops(
@@ -159,7 +200,7 @@ def _paste(images: Tensor, patches: Patches, fill: Tensor | None, masked: bool) 
     _check_patches(images, patches, fill)
     if _pays_for_bytes(images, fill):
         return Pasted(*paste_slices(images, patches, fill, masked))
-    if _has_kernels(images, fill):
+    if has_kernels(images, fill):
         from fastcutpaste.op.kernels import paste_kernels
 
         return Pasted(*paste_kernels(images, patches, fill, masked=masked))
@@ -243,7 +284,7 @@ def _pays_for_bytes(images: Tensor, *others: Tensor | None) -> bool:
     return images.device.type == "cpu" and plain and not traced
 
 
-def _has_kernels(images: Tensor, fill: Tensor | None) -> bool:
+def has_kernels(images: Tensor, fill: Tensor | None = None) -> bool:
     """Tell whether `kernels` can do it: on a GPU, with one or three channels, where no gradient is asked for."""
     known = images.dtype in (torch.uint8, torch.float32, torch.bfloat16, torch.float16) and images.shape[1] in (1, 3)
     followed = images.requires_grad or (fill is not None and fill.requires_grad)

@@ -8,9 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from fastcutpaste.op.checks import Range, check_images
-from fastcutpaste.op.color import JitterStrength, place_jitter
-from fastcutpaste.op.paste import Pasted, paste, paste_images, translate
-from fastcutpaste.op.placement import DRAWS, AspectDistribution, Patches, combined, place_cutpaste, place_scar, uniform
+from fastcutpaste.op.color import JitterStrength, place_jitter, strengths_of
+from fastcutpaste.op.paste import Pasted, draw_and_paste, has_kernels, paste, paste_images, translate
+from fastcutpaste.op.placement import (
+    DRAWS,
+    AspectDistribution,
+    Kind,
+    Patches,
+    Rule,
+    combined,
+    place_cutpaste,
+    place_scar,
+    uniform,
+)
 
 Source = Literal["same", "other"]
 SOURCES: tuple[Source, ...] = ("same", "other")
@@ -53,6 +63,15 @@ class PatchTransform(nn.Module):
             patches = patches._replace(height=patches.height * (draws[:, 12] < self.p))
         return patches._replace(feather=torch.full_like(patches.angle, self.feather)) if self.feather else patches
 
+    def rules(self) -> tuple[Rule, ...]:
+        """Give what `place` and the settings do as rules for a kernel, one a member; none where only `place` knows."""
+        return ()
+
+    def _ruled(self, rule: Rule, known: type["PatchTransform"]) -> tuple[Rule, ...]:
+        """Give the rule, unless a subclass of the class it is of places its patches otherwise."""
+        names = ("place", "patches", "choose")
+        return (rule,) if all(getattr(type(self), name) is getattr(known, name) for name in names) else ()
+
     def choose(self, images: Tensor, draws: Tensor) -> tuple[Patches, Tensor | None]:
         """Give patches and fill of images (B, C, H, W) and draws (B, numbers), for `paste`."""
         return self.patches(draws, images.shape[-2], images.shape[-1]), self.fill(images, draws)
@@ -72,11 +91,19 @@ class PatchTransform(nn.Module):
             TypeError: images neither uint8 nor floating point.
             ValueError: images or draws of another shape.
         """
-        return paste(images, *self.choose(images, drawn(self, images, generator, draws)))
+        draws = drawn(self, images, generator, draws)
+        if rules := rules_for(images, draws, self):
+            fill = None if rules[0].neighbour else self.fill(images, draws)
+            return Pasted(*draw_and_paste(images, draws, self.numbers, [rules], fill)[:2])
+        return paste(images, *self.choose(images, draws))
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Tensor:
         """Augment images (B, C, H, W); see `augment`, which gives the mask as well."""
-        return paste_images(images, *self.choose(images, drawn(self, images, generator, draws)))
+        draws = drawn(self, images, generator, draws)
+        if rules := rules_for(images, draws, self):
+            fill = None if rules[0].neighbour else self.fill(images, draws)
+            return draw_and_paste(images, draws, self.numbers, [rules], fill, masked=False).images
+        return paste_images(images, *self.choose(images, draws))
 
     def extra_repr(self) -> str:
         settings = {k: v for k, v in vars(self).items() if not k.startswith("_") and k not in ("training", "numbers")}
@@ -95,6 +122,13 @@ def drawn(
     if tuple(draws.shape) != shape:
         raise ValueError(f"{who}: draws of shape {shape} required, got {tuple(draws.shape)}")
     return draws
+
+
+def rules_for(images: Tensor, draws: Tensor, transform: nn.Module) -> tuple[Rule, ...]:
+    """Give the rules of a transform if kernels can place its patches in these images, else none."""
+    if draws.dtype != torch.float32 or not isinstance(transform, PatchTransform) or not has_kernels(images):
+        return ()
+    return transform.rules()
 
 
 class CutPaste(PatchTransform):
@@ -140,6 +174,15 @@ class CutPaste(PatchTransform):
 
     def fill(self, images: Tensor, draws: Tensor) -> Tensor | None:
         return images.roll(1, 0) if self.source == "other" else None
+
+    def rules(self) -> tuple[Rule, ...]:
+        log = self.aspect_distribution == "log_uniform"
+        low, high = (math.log(each) / 2 if log else each for each in self.aspect)
+        rule = Rule(
+            Kind.RECTANGLE if log else Kind.TWO_HALVES, *self.area, low, high, 0, 0, 0, *strengths_of(self.jitter),
+            self.p, self.feather, self.source == "other",
+        )  # fmt: skip
+        return self._ruled(rule, CutPaste)
 
 
 class CutPasteScar(PatchTransform):
@@ -189,6 +232,13 @@ class CutPasteScar(PatchTransform):
     def fill(self, images: Tensor, draws: Tensor) -> Tensor | None:
         return images.roll(1, 0) if self.source == "other" else None
 
+    def rules(self) -> tuple[Rule, ...]:
+        rule = Rule(
+            Kind.STRIP, *self.scar_length, *self.scar_width, *self.rotation, self.reference or 0,
+            *strengths_of(self.jitter), self.p, self.feather, self.source == "other",
+        )  # fmt: skip
+        return self._ruled(rule, CutPasteScar)
+
 
 class OneOf(PatchTransform):
     """Apply one of several patch transforms to each image, drawn anew with equal chance.
@@ -217,6 +267,13 @@ class OneOf(PatchTransform):
             return patches, None
         fills = [(images if fill is None else fill).expand_as(images) for _, fill in chosen]
         return patches, self._pick(draws, fills)
+
+    def rules(self) -> tuple[Rule, ...]:
+        each = [member.rules() for member in self.transforms]  # type: ignore[operator]
+        plain = all(type(member) in (CutPaste, CutPasteScar) for member in self.transforms)  # what has no fill
+        if not plain or not all(len(rules) == 1 for rules in each):
+            return ()
+        return tuple(rule.after(1)._replace(choice=0, members=len(each)) for (rule,) in each)
 
     def _members(self, draws: Tensor) -> Iterator[tuple[PatchTransform, Tensor]]:
         """Give each transform and its draws: the same for all, since each image takes its patch from one of them."""

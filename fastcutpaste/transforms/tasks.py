@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from fastcutpaste.op.color import JitterStrength, normalize
-from fastcutpaste.op.paste import paste, paste_images, paste_normalized
-from fastcutpaste.op.placement import Patches, joined
-from fastcutpaste.transforms.patch import CutPaste, CutPasteScar, PatchTransform, drawn
+from fastcutpaste.op.paste import draw_and_paste, paste, paste_images, paste_normalized
+from fastcutpaste.op.placement import Patches, Rule, joined
+from fastcutpaste.transforms.patch import CutPaste, CutPasteScar, OneOf, PatchTransform, drawn, rules_for
 
 
 class PretextBatch(NamedTuple):
@@ -73,6 +73,9 @@ class PretextTask(nn.Module):
             Images, labels and masks; the masks of class 0 are empty.
         """
         draws = drawn(self, images, generator, draws)
+        if classes := self._rules(images, draws):
+            made = draw_and_paste(images, draws, self.numbers, classes)
+            return PretextBatch(made.images, made.classes, made.mask)
         patches = self._patches(images, draws)
         if patches is None:
             return self._one_by_one(images, draws)
@@ -84,6 +87,9 @@ class PretextTask(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Give the images ((k+1)·B, C, H, W) and labels ((k+1)·B,) of `augment`."""
         draws = drawn(self, images, generator, draws)
+        if classes := self._rules(images, draws):
+            made = draw_and_paste(images, draws, self.numbers, classes, masked=False)
+            return made.images, made.classes
         patches = self._patches(images, draws)
         if patches is None:
             return self._one_by_one(images, draws)[:2]
@@ -110,6 +116,9 @@ class PretextTask(nn.Module):
         Cost: see `paste_normalized`.
         """
         draws = drawn(self, images, generator, draws)
+        if classes := self._rules(images, draws):
+            made = draw_and_paste(images, draws, self.numbers, classes, masked=False, normalization=(mean, std, dtype))
+            return made.images, made.classes
         patches = self._patches(images, draws)
         if patches is None:
             result, labels, _ = self._one_by_one(images, draws)
@@ -121,6 +130,18 @@ class PretextTask(nn.Module):
 
     def _parts(self, draws: Tensor) -> Sequence[Tensor]:
         return torch.split(draws, self._counts(), dim=1)
+
+    def _rules(self, images: Tensor, draws: Tensor) -> list[tuple[Rule, ...]]:
+        """Give the rules of all classes if kernels can place and paste them at once, else none."""
+        classes: list[tuple[Rule, ...]] = [(Rule(),)]
+        column = 0
+        for transform in self.transforms:
+            rules = rules_for(images, draws, transform) if type(transform) in (CutPaste, CutPasteScar, OneOf) else ()
+            if not rules:
+                return []
+            classes.append(tuple(rule.after(column) for rule in rules))
+            column += int(transform.numbers)  # type: ignore[arg-type]
+        return classes
 
     def _patches(self, images: Tensor, draws: Tensor) -> Patches | None:
         """Give the patches of all classes if one paste of the images themselves does for all, else None."""
