@@ -88,3 +88,10 @@ def pixels_at(place, channel, there, CHANNELS: tl.constexpr):
         green = tl.load(place + channel, mask=there, other=0).to(tl.float32)
         blue = tl.load(place + 2 * channel, mask=there, other=0).to(tl.float32)
     return red, green, blue
+
+
+@triton.jit
+def mirrored(position, length):
+    """Fold a position from -length to 2·length - 1 back into the image, the edge pixel being seen twice."""
+    position = tl.where(position < 0, -1 - position, position)
+    return tl.where(position >= length, 2 * length - 1 - position, position)

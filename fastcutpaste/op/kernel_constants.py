@@ -9,7 +9,7 @@ import math
 import triton.language as tl
 
 from fastcutpaste.op.color import GREY_WEIGHTS
-from fastcutpaste.op.placement import RULE_FIELDS, Kind, Rule
+from fastcutpaste.op.rules import Kind, Rule
 
 COPIED = tl.constexpr(1_024)  # pixels a program copies: 8 a thread, of each channel
 TILE_ROWS, TILE_COLUMNS = tl.constexpr(4), tl.constexpr(64)  # of a patch, that a program computes at a time
@@ -27,11 +27,12 @@ def _field(name: str) -> tl.constexpr:
 
 
 # of a rule
-RULE = tl.constexpr(RULE_FIELDS)
+RULE = tl.constexpr(len(Rule._fields))
 KIND, COLUMN, CHOICE, MEMBERS = (_field(name) for name in ("kind", "column", "choice", "members"))
 LOW_0, LOW_1, LOW_2, REFERENCE = (_field(name) for name in ("low_0", "low_1", "low_2", "reference"))
 JITTER, SHARE, FADE, NEIGHBOUR = (_field(name) for name in ("brightness", "p", "feather", "neighbour"))
-RECTANGLE, STRIP = tl.constexpr(int(Kind.RECTANGLE)), tl.constexpr(int(Kind.STRIP))
+CANDIDATES, CANDIDATE, LEAST = (_field(name) for name in ("candidates", "candidate", "least"))
+RECTANGLE, STRIP, WHOLE = (tl.constexpr(int(kind)) for kind in (Kind.RECTANGLE, Kind.STRIP, Kind.WHOLE))
 
 RADIANS = tl.constexpr(math.pi / 180)
 RED, GREEN, BLUE = (tl.constexpr(weight) for weight in GREY_WEIGHTS)

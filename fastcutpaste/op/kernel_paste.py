@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from fastcutpaste.op import kernel_constants as at
-from fastcutpaste.op.kernel_color import jittered, pixels_at, stored
+from fastcutpaste.op.kernel_color import jittered, mirrored, pixels_at, stored
 from fastcutpaste.op.kernel_plan import COUNTS
 
 
@@ -13,8 +13,8 @@ from fastcutpaste.op.kernel_plan import COUNTS
 def copy_and_paste(
     images, source, pasted, mask, plan, mean, std, batch, count, height, width, sources, source_b, source_c, source_y,
     source_x, in_c, in_y, in_x, out_c, out_y, out_x, CHANNELS: tl.constexpr, JITTERED: tl.constexpr,
-    FEATHERED: tl.constexpr, SUMMED: tl.constexpr, NORMALIZED: tl.constexpr, IS_COLOR: tl.constexpr,
-    MASKED: tl.constexpr, IN_PLANAR: tl.constexpr, OUT_PLANAR: tl.constexpr,
+    FEATHERED: tl.constexpr, MIRRORED: tl.constexpr, SUMMED: tl.constexpr, NORMALIZED: tl.constexpr,
+    IS_COLOR: tl.constexpr, MASKED: tl.constexpr, IN_PLANAR: tl.constexpr, OUT_PLANAR: tl.constexpr,
 ):  # fmt: skip
     """Read some pixels of an image once; write them into each class, and over them what its patch makes of them."""
     blocks = tl.cdiv(height * width, at.COPIED)
@@ -32,16 +32,17 @@ def copy_and_paste(
     shape = height * width, first_pixel, end
     factors = scale_0, scale_1, scale_2, shift_0, shift_1, shift_2
     form: tl.constexpr = (CHANNELS, NORMALIZED, IN_PLANAR, OUT_PLANAR)
-    value, target, there = _read(images, 0, shape, factors, form)  # all is read before anything is written
-    if CHANNELS == 3:
-        value_1, target_1, there_1 = _read(images, 1, shape, factors, form)
-        value_2, target_2, there_2 = _read(images, 2, shape, factors, form)
-    for first in range(0, count, batch):
-        result = pasted + (first + b).to(tl.int64) * size
-        tl.store(result + target, value.to(pasted.dtype.element_ty), mask=there)
+    if not MIRRORED:  # else all of it is pasted over
+        value, target, there = _read(images, 0, shape, factors, form)  # all is read before anything is written
         if CHANNELS == 3:
-            tl.store(result + target_1, value_1.to(pasted.dtype.element_ty), mask=there_1)
-            tl.store(result + target_2, value_2.to(pasted.dtype.element_ty), mask=there_2)
+            value_1, target_1, there_1 = _read(images, 1, shape, factors, form)
+            value_2, target_2, there_2 = _read(images, 2, shape, factors, form)
+        for first in range(0, count, batch):
+            result = pasted + (first + b).to(tl.int64) * size
+            tl.store(result + target, value.to(pasted.dtype.element_ty), mask=there)
+            if CHANNELS == 3:
+                tl.store(result + target_1, value_1.to(pasted.dtype.element_ty), mask=there_1)
+                tl.store(result + target_2, value_2.to(pasted.dtype.element_ty), mask=there_2)
     for first in range(0, count, batch):
         n = first + b
         facts, covered = plan + n.to(tl.int64) * at.PLAN, mask + n.to(tl.int64) * (height * width)
@@ -56,15 +57,16 @@ def copy_and_paste(
             steps = source_y, source_x, source_c, in_y, in_x, in_c, out_y, out_x, out_c
             _paste(
                 images, image, pasted + n.to(tl.int64) * size, covered, facts, steps, factors, first_row, last_row,
-                first_pixel, end, height, width, full, CHANNELS, JITTERED, FEATHERED, SUMMED, IS_COLOR, MASKED,
+                first_pixel, end, height, width, full, CHANNELS, JITTERED, FEATHERED, MIRRORED, SUMMED, IS_COLOR,
+                MASKED,
             )  # fmt: skip
 
 
 @triton.jit
 def _paste(
     images, source, result, covered, facts, steps, factors, first_row, last_row, first_pixel, end, height, width,
-    full: tl.constexpr, CHANNELS: tl.constexpr, JITTERED: tl.constexpr, FEATHERED: tl.constexpr, SUMMED: tl.constexpr,
-    IS_COLOR: tl.constexpr, MASKED: tl.constexpr,
+    full: tl.constexpr, CHANNELS: tl.constexpr, JITTERED: tl.constexpr, FEATHERED: tl.constexpr, MIRRORED: tl.constexpr,
+    SUMMED: tl.constexpr, IS_COLOR: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """Write a program's pixels of a patch, in some rows of the box around it, tile by tile."""
     last_column = tl.load(facts + at.LAST_COLUMN).to(tl.int32)
@@ -86,8 +88,11 @@ def _paste(
             pixel = row * width + column
             inside = (down >= 0) & (down < tall) & (across >= 0) & (across < wide)
             inside &= (column < last_column) & (row < last_row) & (pixel >= first_pixel) & (pixel < end)
-            from_row = tl.minimum(tl.maximum(top + tl.floor(down), 0.0).to(tl.int32), height - 1)
-            from_column = tl.minimum(tl.maximum(left + tl.floor(across), 0.0).to(tl.int32), width - 1)
+            from_row, from_column = (top + tl.floor(down)).to(tl.int32), (left + tl.floor(across)).to(tl.int32)
+            if MIRRORED:
+                from_row, from_column = mirrored(from_row, height), mirrored(from_column, width)
+            from_row = tl.minimum(tl.maximum(from_row, 0), height - 1)
+            from_column = tl.minimum(tl.maximum(from_column, 0), width - 1)
             place = source + from_row * steps[0] + from_column * steps[1]
             red, green, blue = pixels_at(place, steps[2], inside, CHANNELS)
             if JITTERED:

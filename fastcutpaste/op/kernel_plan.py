@@ -5,8 +5,8 @@ import triton
 import triton.language as tl
 
 from fastcutpaste.op import kernel_constants as at
-from fastcutpaste.op.kernel_color import grey_of, hue_rotated, pixels_at, share_of_hue
-from fastcutpaste.op.kernel_placement import chosen, looks, placed, turned
+from fastcutpaste.op.kernel_color import grey_of, hue_rotated, mirrored, pixels_at, share_of_hue
+from fastcutpaste.op.kernel_placement import by_rules, turned
 
 COUNTS = ("batch", "count", "sources", "columns", "members")  # no new kernel for a new batch size
 
@@ -15,9 +15,9 @@ COUNTS = ("batch", "count", "sources", "columns", "members")  # no new kernel fo
 
 @triton.jit(do_not_specialize=COUNTS)
 def plan_patches(
-    source, plan, labels, where, draws, rules, columns, members, batch, count, height, width, sources, source_b,
-    source_c, source_y, source_x, CHANNELS: tl.constexpr, DRAWN: tl.constexpr, JITTERED: tl.constexpr,
-    FEATHERED: tl.constexpr, SUMMED: tl.constexpr,
+    source, plan, labels, where, draws, rules, foreground, columns, members, batch, count, height, width, sources,
+    source_b, source_c, source_y, source_x, CHANNELS: tl.constexpr, DRAWN: tl.constexpr, JITTERED: tl.constexpr,
+    FEATHERED: tl.constexpr, MIRRORED: tl.constexpr, SUMMED: tl.constexpr, TRIED: tl.constexpr,
 ):  # fmt: skip
     """Write down all that is to know of a patch, and the sum of a part of its greys."""
     n, part = tl.program_id(0), tl.program_id(1)
@@ -25,11 +25,10 @@ def plan_patches(
     plan += n.to(tl.int64) * at.PLAN
     image = n % sources
     if DRAWN:
-        rule, drawn = chosen(draws + (n % batch).to(tl.int64) * columns, rules + (n // batch) * members * at.RULE)
-        top, left, y, x, tall, wide, angle = placed(drawn, rule, height, width)
-        brightness, contrast, saturation, hue, rank, feather = looks(drawn, rule, JITTERED, FEATHERED)
-        image -= tl.load(rule + at.NEIGHBOUR).to(tl.int32)
-        image = tl.where(image < 0, image + sources, image)
+        image, top, left, y, x, tall, wide, angle, brightness, contrast, saturation, hue, rank, feather = by_rules(
+            draws, rules + (n // batch) * members * at.RULE, foreground, columns, n % batch, image, sources, height,
+            width, JITTERED, FEATHERED, TRIED,
+        )  # fmt: skip
         if part == 0:
             tl.store(labels + n, (n // batch).to(tl.int64))
     else:  # the draws are the patches' other numbers
@@ -62,13 +61,14 @@ def plan_patches(
         source += image.to(tl.int64) * source_b
         steps = source_y, source_x, source_c
         total = _sum_of_greys(source, steps, part, top, left, tall, wide, height, width, hue, saturation, rank,
-                              CHANNELS)  # fmt: skip
+                              CHANNELS, MIRRORED)  # fmt: skip
         tl.store(plan + at.SUMS + part, total)
 
 
 @triton.jit
 def _sum_of_greys(
-    source, steps, part, top, left, tall, wide, height, width, hue, saturation, rank, CHANNELS: tl.constexpr
+    source, steps, part, top, left, tall, wide, height, width, hue, saturation, rank, CHANNELS: tl.constexpr,
+    MIRRORED: tl.constexpr,
 ):  # fmt: skip
     """Sum what contrast turns about, see `color.greys`, over every at.PARTS-th band of rows of a patch."""
     total = tl.zeros((at.TILE_ROWS, at.TILE_COLUMNS), tl.float32)
@@ -77,6 +77,8 @@ def _sum_of_greys(
             down = first_row + tl.arange(0, at.TILE_ROWS)[:, None]
             across = first_column + tl.arange(0, at.TILE_COLUMNS)[None, :]
             row, column = top.to(tl.int32) + down, left.to(tl.int32) + across
+            if MIRRORED:
+                row, column = mirrored(row, height), mirrored(column, width)
             there = (down < tall) & (across < wide) & (row >= 0) & (row < height) & (column >= 0) & (column < width)
             red, green, blue = pixels_at(source + row * steps[0] + column * steps[1], steps[2], there, CHANNELS)
             grey = grey_of(red, green, blue, CHANNELS)

@@ -10,7 +10,6 @@ CutPaste. Loaded when the first batch comes to a GPU.
 
 import functools
 import warnings
-from collections.abc import Sequence
 
 import torch
 import triton
@@ -20,7 +19,8 @@ from fastcutpaste.op.checks import memory_format_of
 from fastcutpaste.op.kernel_constants import COPIED, PARTS, PLAN
 from fastcutpaste.op.kernel_paste import copy_and_paste
 from fastcutpaste.op.kernel_plan import plan_patches
-from fastcutpaste.op.placement import RULE_FIELDS, Patches, Rule, uniform
+from fastcutpaste.op.placement import Patches, uniform
+from fastcutpaste.op.rules import Kind, Rule, Rules, rules_from
 
 
 @functools.cache
@@ -73,8 +73,9 @@ def draw_and_paste_kernels(
     images: Tensor,
     draws: Tensor | None,
     numbers: int,
-    classes: Sequence[Sequence[Rule]],
+    rules: Rules | str,
     fill: Tensor | None = None,
+    foreground: Tensor | None = None,
     *,
     masked: bool = True,
     mean: Tensor | None = None,
@@ -87,18 +88,22 @@ def draw_and_paste_kernels(
         images, fill, masked, mean, std, dtype: as `paste_kernels` takes them.
         draws: (B, numbers) float32 in [0, 1); None: drawn in the op, by the default generator.
         numbers: how many an image takes.
-        classes: k lists of rules; of several, a draw chooses one for each image.
+        rules: of k classes, or their description; of several members, a draw chooses one for each image.
+        foreground: (B, 1 + H, 1 + W) int32, how much lies above and left of each corner of a pixel, for rules with
+            candidates.
 
     Returns:
         Images (k·B, C, H, W), mask (k·B, 1, H, W) or (0, 1, H, W), bool, and the class (k·B,) int64 of each image.
 
     Cost: two launches, and one where it draws; else as `paste_kernels`.
     """
-    members = max(len(rules) for rules in classes)
-    table = [number for rules in classes for rule in (*rules, *[Rule()] * (members - len(rules))) for number in rule]
-    op = _draw_and_paste if _is_plain(images) else draw_and_paste_op
     dtype = dtype or images.dtype
-    return op(images, draws, numbers, table, members, fill, mean, std, dtype, masked)
+    if _is_plain(images):
+        return _draw_and_paste(images, draws, numbers, rules, fill, foreground, mean, std, dtype, masked)
+    described = rules if isinstance(rules, str) else rules.described()
+    result: tuple[Tensor, Tensor, Tensor]
+    result = draw_and_paste_op(images, draws, numbers, described, fill, foreground, mean, std, dtype, masked)
+    return result
 
 
 def _is_plain(images: Tensor) -> bool:
@@ -112,26 +117,33 @@ def _paste(
     dtype: torch.dtype, masked: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Launch the kernels on placed patches, which come as two tables."""
-    flags = {"DRAWN": False, "JITTERED": len(how) >= 6, "FEATHERED": len(how) in (2, 7)}
-    tables = where.contiguous(), how.contiguous(), how, 0, 0
+    flags = {"DRAWN": False, "JITTERED": len(how) >= 6, "FEATHERED": len(how) in (2, 7), "MIRRORED": False, "TRIED": 0}
+    tables = where.contiguous(), how.contiguous(), how, how, 0, 0
     return _launch(images, where.shape[1], tables, fill, mean, std, dtype, masked, flags)[:2]
 
 
 def _draw_and_paste(
-    images: Tensor, draws: Tensor | None, numbers: int, rules: Sequence[float], members: int, fill: Tensor | None,
-    mean: Tensor | None, std: Tensor | None, dtype: torch.dtype, masked: bool,
+    images: Tensor, draws: Tensor | None, numbers: int, rules: Rules | str, fill: Tensor | None,
+    foreground: Tensor | None, mean: Tensor | None, std: Tensor | None, dtype: torch.dtype, masked: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Launch the kernels on draws (B, numbers) and rules."""
-    table, flags = _rules_on(images.device, tuple(rules))
+    rules = rules_from(rules) if isinstance(rules, str) else rules
+    table, flags = _rules_on(images.device, rules.table)
     draws = uniform((len(images), numbers), images.device) if draws is None else draws.contiguous()
-    count = len(images) * (len(rules) // (RULE_FIELDS * members))
-    return _launch(images, count, (draws, draws, table, numbers, members), fill, mean, std, dtype, masked, flags)
+    tables = draws, draws, table, draws if foreground is None else foreground.contiguous(), numbers, rules.members
+    return _launch(images, len(images) * rules.classes, tables, fill, mean, std, dtype, masked, flags)
 
 
 paste_op = torch.library.custom_op("fastcutpaste::paste", _paste, mutates_args=())
-draw_and_paste_op = torch.library.custom_op(
-    "fastcutpaste::draw_and_paste", _draw_and_paste, mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,)
-)
+
+
+@torch.library.custom_op("fastcutpaste::draw_and_paste", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
+def draw_and_paste_op(
+    images: Tensor, draws: Tensor | None, numbers: int, rules: str, fill: Tensor | None, foreground: Tensor | None,
+    mean: Tensor | None, std: Tensor | None, dtype: torch.dtype, masked: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Do the same where torch watches."""
+    return _draw_and_paste(images, draws, numbers, rules, fill, foreground, mean, std, dtype, masked)
 
 
 @paste_op.register_fake
@@ -140,24 +152,32 @@ def _(images, where, how, fill, mean, std, dtype, masked):
 
 
 @draw_and_paste_op.register_fake
-def _(images, draws, numbers, rules, members, fill, mean, std, dtype, masked):
-    count = len(images) * (len(rules) // (RULE_FIELDS * members))
+def _(images, draws, numbers, rules, fill, foreground, mean, std, dtype, masked):
+    count = images.shape[0] * rules_from(rules).classes  # of symbols `len` would make numbers
     labels = torch.empty(count, dtype=torch.int64, device=images.device)
     return *_empty_like_result(images, count, mean, dtype, masked), labels
 
 
 @functools.lru_cache(maxsize=256)
-def _rules_on(device: torch.device, rules: tuple[float, ...]) -> tuple[Tensor, dict[str, bool]]:
+def _rules_on(device: torch.device, rules: tuple[float, ...]) -> tuple[Tensor, dict[str, int]]:
     """Give the rules as a float64 table on the device, copied there once, and what they ask of the kernels."""
-    each = [Rule(*rules[i : i + RULE_FIELDS]) for i in range(0, len(rules), RULE_FIELDS)]
+    fields = len(Rule._fields)
+    each = [Rule(*rules[i : i + fields]) for i in range(0, len(rules), fields)]
     jittered = any(max(rule.brightness, rule.contrast, rule.saturation, rule.hue) > 0 for rule in each)
-    flags = {"DRAWN": True, "JITTERED": jittered, "FEATHERED": any(rule.feather > 0 for rule in each)}
+    tried = max(rule.candidates for rule in each)
+    flags = {
+        "DRAWN": True,
+        "JITTERED": jittered,
+        "FEATHERED": any(rule.feather > 0 for rule in each),
+        "MIRRORED": any(rule.kind == Kind.WHOLE for rule in each),
+        "TRIED": triton.next_power_of_2(int(tried) + 1) if tried else 0,
+    }
     return torch.tensor(rules, dtype=torch.float64).to(device), flags
 
 
 def _launch(
-    images: Tensor, count: int, tables: tuple[Tensor, Tensor, Tensor, int, int], fill: Tensor | None,
-    mean: Tensor | None, std: Tensor | None, dtype: torch.dtype, masked: bool, flags: dict[str, bool],
+    images: Tensor, count: int, tables: tuple[Tensor, Tensor, Tensor, Tensor, int, int], fill: Tensor | None,
+    mean: Tensor | None, std: Tensor | None, dtype: torch.dtype, masked: bool, flags: dict[str, int],
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     order = memory_format_of(images)
     images = images.contiguous(memory_format=order)
@@ -172,7 +192,7 @@ def _launch(
     strides = (*source.stride()[:2], 0, 0) if is_color else source.stride()
     plan = torch.empty((count, PLAN.value), dtype=torch.float32, device=images.device)
     shape = (batch, count, height, width, len(source), *strides)
-    summed = flags["JITTERED"] and not is_color
+    summed = bool(flags["JITTERED"]) and not is_color
     factors = (plan, plan) if mean is None or std is None else (mean.contiguous(), std.contiguous())
     with torch.cuda.device_of(images):
         plan_patches[(count, PARTS.value if summed else 1)](
@@ -181,9 +201,9 @@ def _launch(
         )  # fmt: skip
         copy_and_paste[(batch * triton.cdiv(height * width, COPIED.value),)](
             images, source, pasted, mask, plan, *factors, *shape, *images.stride()[1:], *pasted.stride()[1:],
-            CHANNELS=channels, JITTERED=flags["JITTERED"], FEATHERED=flags["FEATHERED"], SUMMED=summed,
-            NORMALIZED=mean is not None, IS_COLOR=is_color, MASKED=masked, IN_PLANAR=order != torch.channels_last,
-            OUT_PLANAR=mean is None and order != torch.channels_last,
+            CHANNELS=channels, JITTERED=flags["JITTERED"], FEATHERED=flags["FEATHERED"], MIRRORED=flags["MIRRORED"],
+            SUMMED=summed, NORMALIZED=mean is not None, IS_COLOR=is_color, MASKED=masked,
+            IN_PLANAR=order != torch.channels_last, OUT_PLANAR=mean is None and order != torch.channels_last,
         )  # fmt: skip
     return pasted, mask, labels
 

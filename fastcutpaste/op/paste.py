@@ -1,6 +1,5 @@
 """Paste: `Patches` into images, with no randomness, no loop and no host sync; crops and shifts of whole images."""
 
-from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -9,7 +8,8 @@ from torch import Tensor
 
 from fastcutpaste.op.checks import check_images, memory_format_of
 from fastcutpaste.op.color import check_normalization, greys, normalization, normalize, recolor, rotate_hue
-from fastcutpaste.op.placement import Patches, Rule, uniform
+from fastcutpaste.op.placement import Patches, uniform
+from fastcutpaste.op.rules import Rules
 from fastcutpaste.op.slices import paste_slices
 
 HAS_TRITON = find_spec("triton") is not None
@@ -104,8 +104,9 @@ def draw_and_paste(
     images: Tensor,
     draws: Tensor | None,
     numbers: int,
-    classes: Sequence[Sequence[Rule]],
+    rules: Rules | str,
     fill: Tensor | None = None,
+    foreground: Tensor | None = None,
     *,
     masked: bool = True,
     normalization: tuple[Tensor, Tensor, torch.dtype] | None = None,
@@ -116,8 +117,9 @@ def draw_and_paste(
         images: (B, C, H, W), checked.
         draws: (B, numbers) float32 in [0, 1); None: drawn on the way.
         numbers: how many an image takes.
-        classes: k lists of rules; of several, a draw chooses one for each image.
-        fill: (B, C, 1, 1), a color to paste instead of the images; of one class alone.
+        rules: of k classes, or their description; of several members, a draw chooses one for each image.
+        fill: (B, C, 1, 1), a color to paste instead of the images.
+        foreground: (B, 1 + H, 1 + W) int32, its counts from `foreground_sums`, for rules with candidates.
         masked: whether the mask is wanted; if not, it is empty.
         normalization: mean, std and dtype as `normalize` takes them, for normalized images in channels_last.
     """
@@ -127,7 +129,9 @@ def draw_and_paste(
     if mean is not None and std is not None:
         check_normalization(images, mean, std)
     return DrawnAndPasted(
-        *draw_and_paste_kernels(images, draws, numbers, classes, fill, masked=masked, mean=mean, std=std, dtype=dtype)
+        *draw_and_paste_kernels(
+            images, draws, numbers, rules, fill, foreground, masked=masked, mean=mean, std=std, dtype=dtype
+        )
     )
 
 

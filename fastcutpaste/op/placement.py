@@ -7,7 +7,6 @@ Source of the method: Li et al., "CutPaste: Self-Supervised Learning for Anomaly
 
 import math
 from collections.abc import Callable, Sequence
-from enum import IntEnum
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -52,45 +51,6 @@ class Patches(NamedTuple):
     def tensors(self) -> list[Tensor]:
         """All tensors: of the geometry, of the jitter if there is one, and the feather if there is one."""
         return [*self.geometry, *(self.jitter or ()), *([] if self.feather is None else [self.feather])]
-
-
-class Kind(IntEnum):
-    """Name the formulas of a rule."""
-
-    NOTHING = 0
-    RECTANGLE = 1  # as `place_cutpaste`
-    TWO_HALVES = 2  # as `place_cutpaste` with "two_uniforms"
-    STRIP = 3  # as `place_scar`
-
-
-class Rule(NamedTuple):
-    """Say in plain numbers how a transform places its patch, for a kernel that places those of a whole task at once."""
-
-    kind: float = Kind.NOTHING
-    low_0: float = 0.0  # area, fraction of the image; of a strip: length, pixels
-    high_0: float = 0.0
-    low_1: float = 0.0  # half the logarithm of the aspect, with two halves the aspect; of a strip: width, pixels
-    high_1: float = 0.0
-    low_2: float = 0.0  # of a strip: rotation, degrees
-    high_2: float = 0.0
-    reference: float = 0.0  # of a strip: image side its pixels refer to; 0: pixels as they are
-    brightness: float = 0.0  # largest changes, as of `place_jitter`
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-    p: float = 1.0  # share of the images that get a patch
-    feather: float = 0.0
-    neighbour: float = 0.0  # 1: cut out of the image before in the batch
-    column: float = 0.0  # first of its draws
-    choice: float = 0.0  # the draw that chooses between the members, which lie one after another
-    members: float = 1.0
-
-    def after(self, columns: int) -> "Rule":
-        """Give the rule where other draws come before its own."""
-        return self._replace(column=self.column + columns, choice=self.choice + columns)
-
-
-RULE_FIELDS = len(Rule._fields)
 
 
 def draw(batch: int, device: torch.device | str, generator: torch.Generator | None = None) -> Tensor:

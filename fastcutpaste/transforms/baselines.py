@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastcutpaste.op.checks import Range, check_images, memory_format_of
-from fastcutpaste.op.paste import Pasted
-from fastcutpaste.transforms.patch import CutPaste, CutPasteScar, drawn
+from fastcutpaste.op.paste import Pasted, has_kernels
+from fastcutpaste.op.rules import Rule
+from fastcutpaste.transforms.patch import CutPaste, CutPasteScar
+from fastcutpaste.transforms.ruled import drawn
 
 Color = Literal["black", "mean", "random"]
 
@@ -31,6 +33,9 @@ class Cutout(CutPaste):
     ) -> None:
         super().__init__(area, aspect, jitter=0.0, p=p)
         self.color = _checked(color)
+
+    def rules(self) -> tuple[Rule, ...]:
+        return self.ruled(self.rule()._replace(colored=1), Cutout)
 
     def fill(self, images: Tensor, draws: Tensor) -> Tensor:
         return plain_color(images, self.color, draws[:, 7:12])  # plain color has no use for jitter
@@ -61,6 +66,9 @@ class Scar(CutPasteScar):
     ) -> None:
         super().__init__(scar_width, scar_length, rotation, reference, jitter=0.0, p=p)
         self.color = _checked(color)
+
+    def rules(self) -> tuple[Rule, ...]:
+        return self.ruled(self.rule()._replace(colored=1), Scar)
 
     def fill(self, images: Tensor, draws: Tensor) -> Tensor:
         return plain_color(images, self.color, draws[:, 7:12])  # plain color has no use for jitter
@@ -119,6 +127,10 @@ class Confetti(nn.Module):
     def augment(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Pasted:
         """Strew confetti over images (B, C, H, W) and give the mask (B, 1, H, W) of where it lies."""
         seeds = drawn(self, images, generator, draws)[:, 0]
+        if has_kernels(images) and seeds.dtype == torch.float32 and not torch.compiler.is_compiling():
+            from fastcutpaste.op.kernel_confetti import confetti_op
+
+            return Pasted(*confetti_op(images, seeds, self.density, self.side))
         noise = _hashed(seeds, (images.shape[1] + 2, *images.shape[-2:]))  # (B, C + 2, H, W)
         corner, sides = noise[:, :1] < self.density, noise[:, 1:2] * self.side
         colors = noise[:, 2:] + 1e-6  # never 0, which means no confetti

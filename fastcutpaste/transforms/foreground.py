@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from fastcutpaste.op.checks import check_images
 from fastcutpaste.op.placement import Patches, turned_reach
+from fastcutpaste.op.rules import Rule
 from fastcutpaste.transforms.patch import PatchTransform
 
 CANDIDATES = 16  # positions drawn for each patch
@@ -63,8 +64,8 @@ def move_onto(
             )
     if not 0 <= least <= 1:
         raise ValueError(f"move_onto: least from 0 to 1 required, got {least}")
-    integral = _integral(foreground)
-    integral_of_source = integral if source is None else _integral(source)
+    integral = foreground_sums(foreground)
+    integral_of_source = integral if source is None else foreground_sums(source)
     corner = (patches.source_y, patches.source_x)
     upright = (torch.zeros_like(patches.y), torch.zeros_like(patches.x))
     source_y, source_x = _choose(integral_of_source, patches, corner, upright, draws[..., :2], least)
@@ -73,7 +74,7 @@ def move_onto(
     return patches._replace(source_y=source_y, source_x=source_x, y=y, x=x)
 
 
-def _integral(foreground: Tensor) -> Tensor:
+def foreground_sums(foreground: Tensor) -> Tensor:
     """Count the foreground (B, 1, H, W) above and to the left of each corner of a pixel: (B, 1 + H, 1 + W)."""
     counts = foreground.squeeze(1).cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)  # (B, H, W)
     return F.pad(counts, (1, 0, 1, 0))
@@ -140,6 +141,18 @@ class OnForeground(PatchTransform):
 
     def patches(self, draws: Tensor, height: int, width: int) -> Patches:
         raise TypeError("OnForeground: images required to find the foreground in, got draws alone (of kornia's masks?)")
+
+    def rules(self) -> tuple[Rule, ...]:
+        tried = {"candidates": self.candidates, "candidate": self.transform.numbers, "least": self.least}
+        inner = self.transform.rules() if isinstance(self.transform, PatchTransform) else ()
+        once = all(rule.candidates == 0 for rule in inner) and type(self).choose is OnForeground.choose
+        return tuple(rule._replace(**tried) for rule in inner) if once else ()
+
+    def fill(self, images: Tensor, draws: Tensor) -> Tensor | None:
+        return self.transform.fill(images, draws[:, : self.transform.numbers])
+
+    def foreground_sums(self, images: Tensor) -> Tensor:
+        return foreground_sums(self.foreground(images))
 
     def choose(self, images: Tensor, draws: Tensor) -> tuple[Patches, Tensor | None]:
         own, candidates = torch.split(draws, [self.transform.numbers, 4 * self.candidates], dim=1)

@@ -7,26 +7,25 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fastcutpaste.op.checks import Range, check_images
+from fastcutpaste.op.checks import Range
 from fastcutpaste.op.color import JitterStrength, place_jitter, strengths_of
-from fastcutpaste.op.paste import Pasted, draw_and_paste, has_kernels, paste, paste_images, translate
+from fastcutpaste.op.paste import Pasted, paste, paste_images, translate
 from fastcutpaste.op.placement import (
     DRAWS,
     AspectDistribution,
-    Kind,
     Patches,
-    Rule,
     combined,
     place_cutpaste,
     place_scar,
-    uniform,
 )
+from fastcutpaste.op.rules import Kind, Rule, Rules, rules_of
+from fastcutpaste.transforms.ruled import Ruled, drawn
 
 Source = Literal["same", "other"]
 SOURCES: tuple[Source, ...] = ("same", "other")
 
 
-class PatchTransform(nn.Module):
+class PatchTransform(Ruled):
     """Paste one patch into each image of a batch: the common part of the transforms below.
 
     Subclasses say where (`place`) and, if it is not the image itself, with what (`fill`); both are pure functions of
@@ -52,10 +51,6 @@ class PatchTransform(nn.Module):
         """Turn draws (B, DRAWS) into one patch per image of height × width pixels."""
         raise TypeError(f"{type(self).__name__}: a subclass that defines place() required")
 
-    def fill(self, images: Tensor, draws: Tensor) -> Tensor | None:
-        """Give what is pasted into images (B, C, H, W): None for the images themselves, or as `paste` takes it."""
-        return None
-
     def patches(self, draws: Tensor, height: int, width: int) -> Patches:
         """Give the patches of draws (B, numbers): those of `place`, empty in the share of images that gets none."""
         patches = self.place(draws[:, :DRAWS], height, width)
@@ -64,13 +59,17 @@ class PatchTransform(nn.Module):
         return patches._replace(feather=torch.full_like(patches.angle, self.feather)) if self.feather else patches
 
     def rules(self) -> tuple[Rule, ...]:
-        """Give what `place` and the settings do as rules for a kernel, one a member; none where only `place` knows."""
+        """Give what `place` and the settings do as rules, one a member; none where only `place` knows."""
         return ()
 
-    def _ruled(self, rule: Rule, known: type["PatchTransform"]) -> tuple[Rule, ...]:
-        """Give the rule, unless a subclass of the class it is of places its patches otherwise."""
-        names = ("place", "patches", "choose")
+    def ruled(self, rule: Rule, known: type["PatchTransform"]) -> tuple[Rule, ...]:
+        """Give the rule, unless a subclass of the class it is of does something else."""
+        names = ("place", "fill", "patches", "choose")
         return (rule,) if all(getattr(type(self), name) is getattr(known, name) for name in names) else ()
+
+    def task_rules(self) -> Rules | None:
+        rules = self.rules()
+        return rules_of([rules]) if rules else None
 
     def choose(self, images: Tensor, draws: Tensor) -> tuple[Patches, Tensor | None]:
         """Give patches and fill of images (B, C, H, W) and draws (B, numbers), for `paste`."""
@@ -91,44 +90,21 @@ class PatchTransform(nn.Module):
             TypeError: images neither uint8 nor floating point.
             ValueError: images or draws of another shape.
         """
-        draws = drawn(self, images, generator, draws)
-        if rules := rules_for(images, draws, self):
-            fill = None if rules[0].neighbour else self.fill(images, draws)
-            return Pasted(*draw_and_paste(images, draws, self.numbers, [rules], fill)[:2])
-        return paste(images, *self.choose(images, draws))
+        made = self.by_rules(images, generator, draws)
+        if made is not None:
+            return Pasted(made.images, made.mask)
+        return paste(images, *self.choose(images, drawn(self, images, generator, draws)))
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Tensor:
         """Augment images (B, C, H, W); see `augment`, which gives the mask as well."""
-        draws = drawn(self, images, generator, draws)
-        if rules := rules_for(images, draws, self):
-            fill = None if rules[0].neighbour else self.fill(images, draws)
-            return draw_and_paste(images, draws, self.numbers, [rules], fill, masked=False).images
-        return paste_images(images, *self.choose(images, draws))
+        made = self.by_rules(images, generator, draws, masked=False)
+        if made is not None:
+            return made.images
+        return paste_images(images, *self.choose(images, drawn(self, images, generator, draws)))
 
     def extra_repr(self) -> str:
         settings = {k: v for k, v in vars(self).items() if not k.startswith("_") and k not in ("training", "numbers")}
         return ", ".join(f"{name}={value!r}" for name, value in settings.items())
-
-
-def drawn(
-    transform: nn.Module, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None
-) -> Tensor:
-    """Check images and give the draws (B, numbers) of a transform: those that came, or new ones in one call."""
-    who = type(transform).__name__
-    check_images(who, images)
-    shape = (len(images), int(transform.numbers))  # type: ignore[arg-type]
-    if draws is None:
-        return uniform(shape, images.device, generator)
-    if tuple(draws.shape) != shape:
-        raise ValueError(f"{who}: draws of shape {shape} required, got {tuple(draws.shape)}")
-    return draws
-
-
-def rules_for(images: Tensor, draws: Tensor, transform: nn.Module) -> tuple[Rule, ...]:
-    """Give the rules of a transform if kernels can place its patches in these images, else none."""
-    if draws.dtype != torch.float32 or not isinstance(transform, PatchTransform) or not has_kernels(images):
-        return ()
-    return transform.rules()
 
 
 class CutPaste(PatchTransform):
@@ -176,13 +152,16 @@ class CutPaste(PatchTransform):
         return images.roll(1, 0) if self.source == "other" else None
 
     def rules(self) -> tuple[Rule, ...]:
+        return self.ruled(self.rule(), CutPaste)
+
+    def rule(self) -> Rule:
+        """Give the settings as a rule."""
         log = self.aspect_distribution == "log_uniform"
         low, high = (math.log(each) / 2 if log else each for each in self.aspect)
-        rule = Rule(
+        return Rule(
             Kind.RECTANGLE if log else Kind.TWO_HALVES, *self.area, low, high, 0, 0, 0, *strengths_of(self.jitter),
             self.p, self.feather, self.source == "other",
         )  # fmt: skip
-        return self._ruled(rule, CutPaste)
 
 
 class CutPasteScar(PatchTransform):
@@ -233,11 +212,14 @@ class CutPasteScar(PatchTransform):
         return images.roll(1, 0) if self.source == "other" else None
 
     def rules(self) -> tuple[Rule, ...]:
-        rule = Rule(
+        return self.ruled(self.rule(), CutPasteScar)
+
+    def rule(self) -> Rule:
+        """Give the settings as a rule."""
+        return Rule(
             Kind.STRIP, *self.scar_length, *self.scar_width, *self.rotation, self.reference or 0,
             *strengths_of(self.jitter), self.p, self.feather, self.source == "other",
         )  # fmt: skip
-        return self._ruled(rule, CutPasteScar)
 
 
 class OneOf(PatchTransform):
@@ -270,10 +252,8 @@ class OneOf(PatchTransform):
 
     def rules(self) -> tuple[Rule, ...]:
         each = [member.rules() for member in self.transforms]  # type: ignore[operator]
-        plain = all(type(member) in (CutPaste, CutPasteScar) for member in self.transforms)  # what has no fill
-        if not plain or not all(len(rules) == 1 for rules in each):
-            return ()
-        return tuple(rule.after(1)._replace(choice=0, members=len(each)) for (rule,) in each)
+        plain = all(len(rules) == 1 and not rules[0].colored and not rules[0].candidates for rules in each)
+        return tuple(rules[0].after(1)._replace(choice=0, members=len(each)) for rules in each) if plain else ()
 
     def _members(self, draws: Tensor) -> Iterator[tuple[PatchTransform, Tensor]]:
         """Give each transform and its draws: the same for all, since each image takes its patch from one of them."""
@@ -292,7 +272,7 @@ class OneOf(PatchTransform):
         return picked
 
 
-class BaseAugmentation(nn.Module):
+class BaseAugmentation(Ruled):
     """Shift and color-jitter whole images: what every image gets before a pretext task looks at it.
 
     Args:
@@ -311,6 +291,9 @@ class BaseAugmentation(nn.Module):
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Tensor:
         """Augment images (B, C, H, W), uint8 0–255 or floating point 0–1; shape, dtype and format are kept."""
+        made = self.by_rules(images, generator, draws, masked=False)
+        if made is not None:
+            return made.images
         draws = drawn(self, images, generator, draws)
         height, width = images.shape[-2:]
         if self.shift:
@@ -321,6 +304,10 @@ class BaseAugmentation(nn.Module):
         zero = torch.zeros_like(draws[:, 0], dtype=torch.int64)
         whole = Patches(zero, zero, zero, zero, zero + height, zero + width, torch.zeros_like(draws[:, 0]), jitter)
         return paste_images(images, whole)
+
+    def task_rules(self) -> Rules:
+        # its jitter's draws come five places before those of a patch's
+        return rules_of([[Rule(Kind.WHOLE, self.shift, 0, 0, 0, 0, 0, 0, *strengths_of(self.jitter), column=-5)]])
 
     def extra_repr(self) -> str:
         return f"shift={self.shift}, jitter={self.jitter}"

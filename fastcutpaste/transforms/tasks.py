@@ -1,15 +1,17 @@
 """Pretext tasks: a list of transforms made into a classification problem."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fastcutpaste.op.color import JitterStrength, normalize
-from fastcutpaste.op.paste import draw_and_paste, paste, paste_images, paste_normalized
-from fastcutpaste.op.placement import Patches, Rule, joined
-from fastcutpaste.transforms.patch import CutPaste, CutPasteScar, OneOf, PatchTransform, drawn, rules_for
+from fastcutpaste.op.paste import paste, paste_images, paste_normalized
+from fastcutpaste.op.placement import Patches, joined
+from fastcutpaste.op.rules import Rule, Rules, rules_of
+from fastcutpaste.transforms.patch import CutPaste, CutPasteScar, PatchTransform
+from fastcutpaste.transforms.ruled import Ruled, drawn
 
 
 class PretextBatch(NamedTuple):
@@ -20,7 +22,7 @@ class PretextBatch(NamedTuple):
     masks: Tensor
 
 
-class PretextTask(nn.Module):
+class PretextTask(Ruled):
     """Make a classification task of a list of transforms: which one, if any, was applied to the image?
 
     Args:
@@ -72,10 +74,10 @@ class PretextTask(nn.Module):
         Returns:
             Images, labels and masks; the masks of class 0 are empty.
         """
-        draws = drawn(self, images, generator, draws)
-        if classes := self._rules(images, draws):
-            made = draw_and_paste(images, draws, self.numbers, classes)
+        made = self.by_rules(images, generator, draws)
+        if made is not None:
             return PretextBatch(made.images, made.classes, made.mask)
+        draws = drawn(self, images, generator, draws)
         patches = self._patches(images, draws)
         if patches is None:
             return self._one_by_one(images, draws)
@@ -86,10 +88,10 @@ class PretextTask(nn.Module):
         self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Give the images ((k+1)·B, C, H, W) and labels ((k+1)·B,) of `augment`."""
-        draws = drawn(self, images, generator, draws)
-        if classes := self._rules(images, draws):
-            made = draw_and_paste(images, draws, self.numbers, classes, masked=False)
+        made = self.by_rules(images, generator, draws, masked=False)
+        if made is not None:
             return made.images, made.classes
+        draws = drawn(self, images, generator, draws)
         patches = self._patches(images, draws)
         if patches is None:
             return self._one_by_one(images, draws)[:2]
@@ -115,10 +117,10 @@ class PretextTask(nn.Module):
 
         Cost: see `paste_normalized`.
         """
-        draws = drawn(self, images, generator, draws)
-        if classes := self._rules(images, draws):
-            made = draw_and_paste(images, draws, self.numbers, classes, masked=False, normalization=(mean, std, dtype))
+        made = self.by_rules(images, generator, draws, masked=False, normalization=(mean, std, dtype))
+        if made is not None:
             return made.images, made.classes
+        draws = drawn(self, images, generator, draws)
         patches = self._patches(images, draws)
         if patches is None:
             result, labels, _ = self._one_by_one(images, draws)
@@ -131,17 +133,30 @@ class PretextTask(nn.Module):
     def _parts(self, draws: Tensor) -> Sequence[Tensor]:
         return torch.split(draws, self._counts(), dim=1)
 
-    def _rules(self, images: Tensor, draws: Tensor) -> list[tuple[Rule, ...]]:
-        """Give the rules of all classes if kernels can place and paste them at once, else none."""
-        classes: list[tuple[Rule, ...]] = [(Rule(),)]
-        column = 0
+    def task_rules(self) -> Rules | None:
+        """Give the rules of all classes, unless they have different foregrounds, or colors beside others."""
+        classes: list[Sequence[Rule]] = [[Rule()]]
+        column, colored = 0, False
         for transform in self.transforms:
-            rules = rules_for(images, draws, transform) if type(transform) in (CutPaste, CutPasteScar, OneOf) else ()
+            rules = transform.rules() if isinstance(transform, PatchTransform) else ()
             if not rules:
-                return []
-            classes.append(tuple(rule.after(column) for rule in rules))
+                return None
+            colored |= bool(rules[0].colored)
+            classes.append([rule.after(column) for rule in rules])
             column += int(transform.numbers)  # type: ignore[arg-type]
-        return classes
+        alike = len({transform.foreground for transform in self._on_foreground()}) <= 1
+        return rules_of(classes) if alike and not (colored and len(self.transforms) > 1) else None
+
+    def fill(self, images: Tensor, draws: Tensor) -> Tensor | None:
+        color: Tensor | None = self.transforms[0].fill(images, draws)  # type: ignore[operator]
+        return color
+
+    def foreground_sums(self, images: Tensor) -> Tensor | None:
+        sums: Tensor | None = next(self._on_foreground()).foreground_sums(images)  # type: ignore[operator]
+        return sums
+
+    def _on_foreground(self) -> Iterator[nn.Module]:
+        return (transform for transform in self.transforms if hasattr(transform, "foreground"))
 
     def _patches(self, images: Tensor, draws: Tensor) -> Patches | None:
         """Give the patches of all classes if one paste of the images themselves does for all, else None."""
