@@ -43,15 +43,15 @@ def _strew(
     pixel = tl.program_id(1) * PIXELS + tl.arange(0, PIXELS)
     y, x, area = pixel // width, pixel % width, height * width
     red, green, blue = tl.zeros((PIXELS,), tl.float32), tl.zeros((PIXELS,), tl.float32), tl.zeros((PIXELS,), tl.float32)
-    for up in tl.static_range(SIDE):
-        for left in tl.static_range(SIDE):
-            corner = pixel - up * width - left
-            size = tl.floor(_noise(seed, corner + area) * SIDE)  # less one
-            reaches = (y >= up) & (x >= left) & (_noise(seed, corner) < density) & (size >= (up if up > left else left))
-            red = tl.maximum(red, tl.where(reaches, _noise(seed, corner + 2 * area) + 1e-6, 0.0))
-            if CHANNELS == 3:
-                green = tl.maximum(green, tl.where(reaches, _noise(seed, corner + 3 * area) + 1e-6, 0.0))
-                blue = tl.maximum(blue, tl.where(reaches, _noise(seed, corner + 4 * area) + 1e-6, 0.0))
+    for near in range(SIDE * SIDE):  # not unrolled, which takes 255 registers
+        up, left = near // SIDE, near % SIDE
+        corner = pixel - up * width - left
+        size = tl.floor(_noise(seed, corner + area) * SIDE)  # less one
+        reaches = (y >= up) & (x >= left) & (_noise(seed, corner) < density) & (size >= up) & (size >= left)
+        red = tl.maximum(red, tl.where(reaches, _noise(seed, corner + 2 * area) + 1e-6, 0.0))
+        if CHANNELS == 3:
+            green = tl.maximum(green, tl.where(reaches, _noise(seed, corner + 3 * area) + 1e-6, 0.0))
+            blue = tl.maximum(blue, tl.where(reaches, _noise(seed, corner + 4 * area) + 1e-6, 0.0))
     covered, there = red > 0, pixel < area  # a color is never 0
     tl.store(mask + b * area + pixel, covered, mask=there)
     place = b * step_b + y * step_y + x * step_x
