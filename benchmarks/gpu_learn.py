@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import augment
 from benchmarks.device import device_times, profile_table
 from benchmarks.gpu_figures import Figures, Plan
+from benchmarks.photographs import make_photographs
 from benchmarks.rows import peak_mb
 from fastcutpaste import BaseAugmentation, CutPaste3Way
 from fastcutpaste.networks.backbone import Network, NetworkConfig, autocast
@@ -64,7 +64,7 @@ def named(precision: str, layout: str, compiled: bool) -> str:
 @matrix_products("fp32")
 def measure_step(plan: Plan, figures: Figures) -> None:
     """Measure precision × layout × compilation, the share of the matrix ceiling, and what augmentation adds."""
-    images = augment.photographs(plan.step_batch, plan.size).to(plan.device)
+    images = make_photographs(plan.step_batch, plan.size).to(plan.device)
     layouts = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
     with FlopCounterMode(display=False) as counter:
         loss = make_step(plan, "fp32", torch.contiguous_format, compiled=False, augmented=False)(images)
@@ -101,7 +101,7 @@ def measure_step(plan: Plan, figures: Figures) -> None:
 
 def measure_trainer(plan: Plan, figures: Figures) -> None:
     """Measure the trainer itself in steady state, and say how long its presets take at that rate."""
-    images = augment.photographs(plan.step_batch, plan.size).to(plan.device)
+    images = make_photographs(plan.step_batch, plan.size).to(plan.device)
     every, times = max(1, plan.trainer_steps // 10), []
     torch.manual_seed(0)
     network = Network().to(plan.device)
@@ -124,7 +124,7 @@ def measure_trainer(plan: Plan, figures: Figures) -> None:
 
 def measure_scorer(plan: Plan, figures: Figures) -> None:
     """Measure heat maps, exact with ResNet-18 and in one pass with PatchNet: latency, throughput, memory."""
-    normal = augment.photographs(4, plan.size).to(plan.device)
+    normal = make_photographs(4, plan.size).to(plan.device)
     for backbone, wanted_ms, wanted_rate in (("resnet18", "<= 4", ""), ("patchnet", "<= 1", ">= 10000")):
         torch.manual_seed(0)
         try:

@@ -8,9 +8,10 @@ from PIL import Image
 from torch import Tensor
 from torch.testing import assert_close
 
-from benchmarks import augment
+from benchmarks.augment import providers as augment
 from benchmarks.device import device_times, launches, profile_table, replayed_times, rotated, waits
 from benchmarks.gpu_figures import Figures, Plan
+from benchmarks.photographs import make_photographs
 from benchmarks.rows import measure
 from fastcutpaste import CutPaste, CutPaste3Way, normalize
 from fastcutpaste.op.paste import _paste_grid, paste_images, paste_normalized
@@ -79,7 +80,7 @@ def _ways(plan: Plan, eager: Work, grid: Work, placed: Callable[[Tensor], Work])
 
 def check(plan: Plan) -> None:
     """Refuse to time what is wrong: against the slow reference, and fused against one step after the other."""
-    images = augment.photographs(8, plan.size).to(plan.device)
+    images = make_photographs(8, plan.size).to(plan.device)
     augment.check(images)
     task, mean, std = CutPaste3Way(), augment.MEAN.to(plan.device), augment.STD.to(plan.device)
     draws = torch.rand(len(images), task.numbers, device=plan.device)
@@ -100,7 +101,7 @@ def measure_op(plan: Plan, figures: Figures) -> None:
         ("CutPaste uint8", torch.uint8, cutpaste(plan), pixels * 2),
         ("CutPaste bf16", torch.bfloat16, cutpaste(plan), pixels * 4),
     ]
-    photographs = augment.photographs(min(max(plan.batches), 32), plan.size).to(plan.device)
+    photographs = make_photographs(min(max(plan.batches), 32), plan.size).to(plan.device)
     for op, dtype, providers, moved in works:
         for batch in plan.batches:
             images = photographs.repeat(-(-batch // len(photographs)), 1, 1, 1)[:batch]
@@ -130,7 +131,7 @@ def measure_op(plan: Plan, figures: Figures) -> None:
 def measure_rivals(plan: Plan, figures: Figures) -> None:
     """Measure the 3-way op against PIL in loader workers on all cores, and against all else that is installed."""
     batch = plan.batches[1]
-    images = augment.photographs(min(batch, 32), plan.size)
+    images = make_photographs(min(batch, 32), plan.size)
     pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
     images = images.repeat(-(-batch // len(images)), 1, 1, 1)[:batch].to(plan.device)
     compiled = three_way(plan)["compiled"]

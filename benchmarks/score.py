@@ -21,7 +21,7 @@ from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
 from benchmarks import plots
-from benchmarks.augment import photographs
+from benchmarks.photographs import make_photographs
 from benchmarks.rows import RESULTS, keep, make_row, measure, peak_mb
 from fastcutpaste.networks.backbone import Network, NetworkConfig, autocast, computes_bf16
 from fastcutpaste.networks.patchnet import STEP
@@ -38,7 +38,7 @@ def make_network(backbone: str, patch: int, device: torch.device) -> Network:
     """Build a network whose batch norms have seen the images, so that features are of order 1 and differ."""
     torch.manual_seed(0)
     network = Network(NetworkConfig(backbone, patch=patch)).to(device)
-    crops = photographs(16)[..., :patch, :patch].to(device)
+    crops = make_photographs(16)[..., :patch, :patch].to(device)
     with torch.no_grad():
         for _ in range(10):
             network(crops)
@@ -130,7 +130,7 @@ def fit_density(rows: int, columns: int) -> dict[str, float]:
 def run_quick(size: int = SIZE) -> dict[str, float]:
     """Measure the ratios on one image at 64/4."""
     device, patch = torch.device("cpu"), 64
-    image = photographs(1, size).to(device)
+    image = make_photographs(1, size).to(device)
     resnet, patchnet = (make_network(name, patch, device) for name in ("resnet18", "patchnet"))
     corner = image[..., : patch + 16, : patch + 12]
     with torch.inference_mode():
@@ -174,7 +174,7 @@ def exported(network: Network, patch: int, device: torch.device, folder: Path) -
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    images = photographs(1)
+    images = make_photographs(1)
     wanted = detector.localize(images)
     difference = float((torch.from_numpy(session.run(None, {"images": images.numpy()})[0]) - wanted).abs().max())
     if difference > (0.1 if computes_bf16(device) else 1e-2) * float(wanted.std()):  # the graph is in float32
@@ -184,7 +184,7 @@ def exported(network: Network, patch: int, device: torch.device, folder: Path) -
 
 def fitted(network: Network, patch: int) -> Detector:
     """Give a detector of the network, as it is in use."""
-    images = photographs(3)
+    images = make_photographs(3)
     config = DetectorConfig((SIZE, SIZE), patch=patch, stride=STRIDE, fit_patches=5_000)
     return Detector(network, config).fit(images, images[:1])
 
@@ -200,11 +200,11 @@ def run_all(device: torch.device, path: Path, seconds: float = 2.0) -> None:
         for patch in (64, 32):
             for op, name, call, batches in providers(patch, device, Path(folder)):
                 if op.startswith("score"):
-                    result = call(photographs(1).to(device))
+                    result = call(make_photographs(1).to(device))
                     assert isinstance(result, Tensor)
                     check(result, wanted.setdefault((op, name.split()[0]), result.float()), tolerance)
                 for batch in batches:
-                    images = photographs(batch).to(device)
+                    images = make_photographs(batch).to(device)
                     peak_mb(device, begin=True)
                     taken = measure(functools.partial(call, images), seconds=seconds, least=3)
                     row = make_row(op, name, batch, SIZE, taken, device, peak_mb=peak_mb(device))

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks import plots
-from benchmarks.augment import photographs
+from benchmarks.photographs import make_photographs
 from benchmarks.plots import RUNGS
 from benchmarks.rows import RESULTS, Row, keep, make_row, peak_mb
 from fastcutpaste import BaseAugmentation, CutPaste3Way, normalize
@@ -209,7 +209,7 @@ def overhead(images: Tensor, batch: int, device: torch.device, pairs: int = 10) 
 
 def run_quick(device: torch.device, batch: int = 32, size: int = 64) -> dict[str, object]:
     """Measure first rung against last, and the cost of augmentation."""
-    images = photographs(IMAGES, size)
+    images = make_photographs(IMAGES, size)
     made = rungs(images, batch, device)
     ours = RUNGS[-1] if device.type == "cuda" else RUNGS[-2]  # compiling gains nothing on a CPU
     taken = in_blocks(made[RUNGS[0]], made[ours](), device)
@@ -228,7 +228,7 @@ def run_quick(device: torch.device, batch: int = 32, size: int = 64) -> dict[str
 def run_all(device: torch.device, path: Path, sizes: tuple[int, ...], batch: int) -> None:
     """Measure every rung at every size and keep the rows."""
     for size in sizes:
-        images = photographs(IMAGES, size)
+        images = make_photographs(IMAGES, size)
         rows: list[Row] = []
         for name, make in rungs(images, batch, device).items():
             peak_mb(device, begin=True)

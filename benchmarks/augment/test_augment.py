@@ -4,12 +4,13 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.augment import check, photographs, providers
+from benchmarks.augment.providers import check, providers
+from benchmarks.photographs import make_photographs
 
 
 @pytest.fixture(scope="module")
 def calls():
-    images = photographs(8)
+    images = make_photographs(8)
     check(images)  # nothing wrong is timed
     return providers(images, [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images], torch.float32)
 
