@@ -1,0 +1,1 @@
+"""The scorer: uint8 images on the device in, features of every patch or heat maps out."""
