@@ -10,8 +10,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks is no part of the package
 pytest.importorskip("benchmarks", reason="not in the source distribution")
 
-from benchmarks import gpu
-from benchmarks.gpu_figures import Figure, Figures, Plan
+from benchmarks.gpu import __main__ as gpu
+from benchmarks.gpu.figures import Figure, Figures, Plan
 from benchmarks.rows import read
 
 
@@ -22,15 +22,12 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def rehearse(monkeypatch, out, *sections):
-    monkeypatch.setattr(sys, "argv", ["gpu", "--rehearse", "--out", str(out), "--only", *sections])
-    return gpu.main()
+def rehearse(out, *sections):
+    return gpu.main(["--rehearse", "--out", str(out), "--only", *sections])
 
 
-def test_a_rehearsal_writes_rows_figures_and_profiles_and_prints_the_table_last(
-    monkeypatch, tmp_path, capsys, one_thread
-):
-    assert rehearse(monkeypatch, tmp_path, "ceilings", "op", "density") == 0
+def test_a_rehearsal_writes_rows_figures_and_profiles_and_prints_the_table_last(tmp_path, capsys, one_thread):
+    assert rehearse(tmp_path, "ceilings", "op", "density") == 0
     printed = capsys.readouterr().out.splitlines()
     rows, found = read(tmp_path / "gpu.csv"), json.loads((tmp_path / "gpu.json").read_text())
     assert set(found) == {"device", "torch", "commit", "rehearsal", "figures", "skipped", "seconds"}
@@ -61,7 +58,7 @@ def test_a_section_that_fails_is_named_and_the_others_go_on(monkeypatch, tmp_pat
         raise AssertionError("differs from the reference\nby much")
 
     monkeypatch.setitem(gpu.SECTIONS, "op", wrong)
-    assert rehearse(monkeypatch, tmp_path, "op", "ceilings") == 1
+    assert rehearse(tmp_path, "op", "ceilings") == 1
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert found["skipped"] == {"op": "FAILED: AssertionError: differs from the reference"}
     assert len(found["figures"]) == 2
@@ -75,9 +72,8 @@ def test_no_section_begins_after_the_time_is_over(tmp_path, capsys):
 
 def test_without_a_gpu_the_command_asks_for_one(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(sys, "argv", ["gpu"])
     with pytest.raises(SystemExit):
-        gpu.main()
+        gpu.main([])
     assert "a CUDA device required, got none; --rehearse runs on a CPU" in capsys.readouterr().err
 
 

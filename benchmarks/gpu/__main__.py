@@ -21,18 +21,19 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import gpu_learn, gpu_op
-from benchmarks.device import copy_ceiling, product_ceiling
-from benchmarks.gpu_figures import Figures, Plan
+from benchmarks.gpu import learn, op
+from benchmarks.gpu.device import copy_ceiling, product_ceiling
+from benchmarks.gpu.figures import Figures, Plan
 from benchmarks.rows import RESULTS, commit, keep
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def run_tests(plan: Plan, figures: Figures) -> None:
     """Run the tests that need a GPU; only collect them where there is none."""
     marked = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.gpu" in path.read_text()]
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *map(str, marked)]
+    command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
+    command += map(str, marked)  # without the project's own options: what they name may not be installed here
     if plan.rehearsal:
         command += ["--collect-only"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
@@ -55,12 +56,12 @@ def measure_ceilings(plan: Plan, figures: Figures) -> None:
 SECTIONS: dict[str, Callable[[Plan, Figures], None]] = {
     "tests": run_tests,
     "ceilings": measure_ceilings,
-    "op": gpu_op.measure_op,
-    "rivals": gpu_op.measure_rivals,
-    "step": gpu_learn.measure_step,
-    "trainer": gpu_learn.measure_trainer,
-    "scorer": gpu_learn.measure_scorer,
-    "density": gpu_learn.measure_density,
+    "op": op.measure_op,
+    "rivals": op.measure_rivals,
+    "step": learn.measure_step,
+    "trainer": learn.measure_trainer,
+    "scorer": learn.measure_scorer,
+    "density": learn.measure_density,
 }
 
 
@@ -96,13 +97,15 @@ def write(plan: Plan, figures: Figures, out: Path) -> None:
     (out / "gpu-profile.txt").write_text("\n\n".join(figures.profiles), encoding="utf-8")
 
 
-def main() -> int:
-    """Run what the arguments ask for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(words: list[str] | None = None) -> int:
+    """Run what the command line, or the words given, ask for."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rehearse", action="store_true", help="every path on this CPU, tiny sizes")
     parser.add_argument("--out", type=Path, help="output folder (benchmarks/results; a temporary one with --rehearse)")
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=[], help="sections to run")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     if not arguments.rehearse and not torch.cuda.is_available():
         parser.error("a CUDA device required, got none; --rehearse runs on a CPU")
     if arguments.rehearse:

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.device import device_times, profile_table
-from benchmarks.gpu_figures import Figures, Plan
+from benchmarks.gpu.device import device_times, profile_table
+from benchmarks.gpu.figures import Figures, Plan
 from benchmarks.photographs import make_photographs
 from benchmarks.rows import peak_mb
 from fastcutpaste import BaseAugmentation, CutPaste3Way

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from benchmarks.augment import providers as augment
-from benchmarks.device import device_times, launches, profile_table, replayed_times, rotated, waits
-from benchmarks.gpu_figures import Figures, Plan
+from benchmarks.gpu.device import device_times, launches, profile_table, replayed_times, rotated, waits
+from benchmarks.gpu.figures import Figures, Plan
 from benchmarks.photographs import make_photographs
 from benchmarks.rows import measure
 from fastcutpaste import CutPaste, CutPaste3Way, normalize
