@@ -1,14 +1,9 @@
 """The GPU benchmark, rehearsed on a CPU: what it prints and writes, and what it does where something is wrong."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks is no part of the package
-pytest.importorskip("benchmarks", reason="not in the source distribution")
 
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu.figures import Figure, Figures, Plan

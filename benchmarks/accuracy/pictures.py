@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 from torch import Tensor
 
-from benchmarks.sets import Test
+from benchmarks.accuracy.sets import Test
 from fastcutpaste.files import written_whole
 from fastcutpaste.op.paste import random_crops
 from fastcutpaste.reports.pictures import write_heat_maps

@@ -3,22 +3,18 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from math import isnan
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from benchmarks.plots import replace_between
-from benchmarks.studies import PAPER, STUDIES
+from benchmarks.accuracy.record import Outcome
+from benchmarks.accuracy.studies import PAPER, STUDIES
+from benchmarks.plots import ROOT, replace_between
 from fastcutpaste.scoring.ensemble import spread
-
-if TYPE_CHECKING:
-    from benchmarks.accuracy import Outcome
 
 _COLUMNS = ("data", "row", "budget", "seeds", "image AUROC", "pixel AUROC", "PRO", "the paper", "training, s",
             "score, ms", "device")  # fmt: skip
-PAGE = Path(__file__).parent.parent / "docs" / "accuracy.md"
+PAGE = ROOT / "docs" / "accuracy.md"
 
 
-def write_page(outcomes: Sequence["Outcome"]) -> None:
+def write_page(outcomes: Sequence[Outcome]) -> None:
     """Put the tables of all rows between the marks of the page; what stands around them is written by hand."""
     tables = [_table(study, _of(study, outcomes, planted=False)) for study in STUDIES]
     planted = {study: _of(study, outcomes, planted=True) for study in STUDIES}
@@ -28,11 +24,11 @@ def write_page(outcomes: Sequence["Outcome"]) -> None:
     replace_between(PAGE, "rows", "\n".join(tables))
 
 
-def _of(study: str, outcomes: Sequence["Outcome"], planted: bool) -> list["Outcome"]:
+def _of(study: str, outcomes: Sequence[Outcome], planted: bool) -> list[Outcome]:
     return [one for one in outcomes if one.study == study and ("planted" in one.category) == planted]
 
 
-def _table(study: str, outcomes: Sequence["Outcome"], what: str = "") -> str:
+def _table(study: str, outcomes: Sequence[Outcome], what: str = "") -> str:
     if not outcomes:
         return f"### {study.capitalize()}\n\nNot measured yet.\n"
     groups: dict[tuple[str, str, str, str, str], list[Outcome]] = defaultdict(list)
@@ -74,7 +70,7 @@ def _table(study: str, outcomes: Sequence["Outcome"], what: str = "") -> str:
     return "\n".join(lines) + "\n"
 
 
-def _steps(budget: str, group: Sequence["Outcome"]) -> str:
+def _steps(budget: str, group: Sequence[Outcome]) -> str:
     """Tell how many steps the time was enough for, from the fewest to the most."""
     if budget.endswith("steps") or budget == "none":
         return ""

@@ -1,0 +1,67 @@
+"""The record: what is kept of a measured row, the CSV it is kept in, and the files of its scores."""
+
+import csv
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from benchmarks.rows import RESULTS
+from fastcutpaste.files import written_whole
+
+KEPT = RESULTS / "accuracy.csv"
+ENSEMBLE = -1  # instead of a seed
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Hold one measurement; the fields up to `budget` are its key."""
+
+    study: str
+    row: str
+    data: str
+    category: str
+    seed: int
+    budget: str  # what was asked for: "2000 steps" or "8 min"
+    steps: int
+    init: str  # "random" or the name of the weights' file
+    image_auroc: float
+    pixel_auroc: float  # nan where there are no masks or no heat maps
+    pro_auc: float
+    train_s: float
+    score_ms: float  # an image
+    tested: int
+    device: str
+    threads: int
+    torch: str
+    commit: str
+    date: str
+    command: str
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What a row is of: one measured on another device does not stand for it."""
+        return self.study, self.row, self.data, self.category, self.seed, self.budget, self.device
+
+
+def read(path: Path) -> list[Outcome]:
+    """Read the rows kept; none if there is no such file."""
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return [Outcome(**{f.name: f.type(row[f.name]) for f in fields(Outcome)}) for row in csv.DictReader(file)]
+
+
+def keep(outcomes: list[Outcome], path: Path) -> None:
+    """Add rows to the file, in place of ones of the same key."""
+    rows = {one.key: one for one in [*read(path), *outcomes]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Outcome)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(one) for _, one in sorted(rows.items(), key=lambda item: str(item[0])))
+
+
+def scores_of(folder: Path, outcome: Outcome) -> Path:
+    """Name the file of a row's scores."""
+    parts = outcome.row, outcome.data, outcome.category, outcome.budget, outcome.device, f"seed {outcome.seed}"
+    name = ", ".join(parts)
+    return folder / outcome.study / f"{name}.safetensors".replace("/", " by ")

@@ -1,0 +1,51 @@
+"""The page of the accuracy study and the pictures of a row."""
+
+from dataclasses import replace
+
+import torch
+
+from benchmarks.accuracy import page, pictures, record, sets
+from fastcutpaste.networks.backbone import Network, NetworkConfig
+from fastcutpaste.scoring.config import DetectorConfig
+from fastcutpaste.scoring.detector import Detector
+from fastcutpaste.transforms.tasks import CutPaste3Way
+
+
+def test_the_page_has_means_and_standard_errors_beside_the_papers_figures(monkeypatch, tmp_path):
+    path = tmp_path / "accuracy.md"
+    path.write_text("before\n<!-- rows -->\nold\n<!-- /rows -->\nafter\n")
+    monkeypatch.setattr(page, "PAGE", path)
+    one = record.Outcome(
+        "detection", "3-way", "mvtec", "screw", 0, "9 steps", 9, "random", 0.8, float("nan"), float("nan"), 60.0, 1.0,
+        100, "cpu", 1, "2", "c", "d", "command",
+    )  # fmt: skip
+    page.write_page([one, replace(one, seed=1, image_auroc=0.9), replace(one, row="cutout", image_auroc=0.5)])
+    text = path.read_text()
+    assert text.startswith("before")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert "| mvtec, screw | 3-way | 9 steps | 2 | 85.0 ± 5.0 |  |  | 86.3 ± 1.0 | 60 | 1.0 | cpu |" in text
+    assert text.index("| 3-way |") < text.index("| cutout |")
+    assert "Not measured yet." in text
+
+    timed = [replace(one, budget="2 min", seed=seed, steps=30 - seed) for seed in (0, 1)]
+    page.write_page([*timed, replace(one, budget="2 min", device="a GPU", steps=900)])
+    text = path.read_text()
+    assert "| 2 min (29 to 30 steps) | 2 |" in text
+    assert "| 2 min (900 steps) | 1 |" in text  # another device's rows are not averaged with these
+
+
+def test_pictures_are_drawn_of_patches_and_of_whole_images(tmp_path):
+    images = torch.randint(0, 256, (30, 3, 40, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    masks = [torch.zeros(40, 40, dtype=torch.bool) for _ in range(10)]
+    for mask in masks[5:]:
+        mask[30:, 38:] = True
+    test = sets.Test(images[:10], torch.arange(10) > 4, masks, ["good"] * 5 + ["crack", "hole"] * 2 + ["hole"])
+    network = Network(NetworkConfig("patchnet", patch=32, head=()))
+    for patch in (None, 32):
+        detector = Detector(network, DetectorConfig((40, 40), patch=patch)).fit(images[:20], images[20:])
+        path = tmp_path / f"{patch}.svg"
+        pictures.draw_pictures(detector, CutPaste3Way(), images[:20], test, detector.score(images[:10]), path)
+        assert path.read_text().count("</svg>") == 1
+    pictures.show_maps(test, detector.localize(test.images), tmp_path / "maps.jpg")
+    assert (tmp_path / "maps.jpg").stat().st_size > 1000
