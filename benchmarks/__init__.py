@@ -1,1 +1,1 @@
-"""Benchmarks: each script is run as `python -m benchmarks.NAME` and writes rows into `benchmarks/results/`."""
+"""Benchmarks: a folder a command, `python -m benchmarks.NAME`, which writes rows into `benchmarks/results/`."""
