@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fastcutpaste.networks import backbone as backbone_module
 from fastcutpaste.networks import convolution
 from fastcutpaste.networks.backbone import Network, NetworkConfig
 from fastcutpaste.networks.convolution import SmallConvolutions
