@@ -14,6 +14,7 @@ import warnings
 import torch
 import triton
 from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from fastcutpaste.op.checks import memory_format_of
 from fastcutpaste.op.kernel_constants import COPIED, PARTS, PLAN
@@ -153,12 +154,15 @@ def _(images, where, how, fill, mean, std, dtype, masked):
 
 @draw_and_paste_op.register_fake
 def _(images, draws, numbers, rules, fill, foreground, mean, std, dtype, masked):
+    if images.device.type == "cpu" or torch.cuda.is_available():
+        with unset_fake_temporarily():  # now, not later, when a CUDA graph keeps what is made for a pool of its own
+            _rules_on(images.device, rules_from(rules).table)
     count = images.shape[0] * rules_from(rules).classes  # of symbols `len` would make numbers
     labels = torch.empty(count, dtype=torch.int64, device=images.device)
     return *_empty_like_result(images, count, mean, dtype, masked), labels
 
 
-@functools.lru_cache(maxsize=256)
+@functools.cache  # never dropped: a CUDA graph may read it again; a kilobyte each
 def _rules_on(device: torch.device, rules: tuple[float, ...]) -> tuple[Tensor, dict[str, int]]:
     """Give the rules as a float64 table on the device, copied there once, and what they ask of the kernels."""
     fields = len(Rule._fields)

@@ -113,6 +113,8 @@ def draw_and_paste(
 ) -> DrawnAndPasted:
     """Place and paste one patch an image and class, where `has_kernels` says so: three launches for a whole task.
 
+    The first call with new rules copies them to the device, and compiles; call once before recording a CUDA graph.
+
     Args:
         images: (B, C, H, W), checked.
         draws: (B, numbers) float32 in [0, 1); None: drawn on the way.

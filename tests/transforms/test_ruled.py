@@ -338,8 +338,10 @@ def test_an_op_launches_as_many_kernels_as_are_counted(monkeypatch, op):
 
 @runs_kernels
 def test_compiled_a_task_is_one_op_that_draws_too(monkeypatch):
+    from fastcutpaste.op import kernels
+
     in_kernels(monkeypatch)
-    task, seen = CutPaste3Way(), []
+    task, seen = CutPaste3Way(jitter=0.123), []  # rules that no other test has
 
     def note(graph, inputs):
         seen.append([str(node.target) for node in graph.graph.nodes if node.op == "call_function"])
@@ -356,6 +358,8 @@ def test_compiled_a_task_is_one_op_that_draws_too(monkeypatch):
             wanted, wanted_labels = task(images)
             assert torch.equal(labels, wanted_labels)
             assert_close(made, wanted, atol=1, rtol=0)
+    table, _ = kernels._rules_on(torch.device(DEVICE), task.task_rules().table)
+    assert type(table) is torch.Tensor  # made while it was traced, and no fake
     [targets] = seen
     assert [target for target in targets if "getitem" not in target and "size" not in target] == [
         "fastcutpaste.draw_and_paste.default"
