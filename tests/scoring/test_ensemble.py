@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from test_cli import failing, run
+from command_line import failing, run
 
 from fastcutpaste.images.decode import load_images
 from fastcutpaste.images.folders import find_training_images
@@ -134,8 +134,3 @@ def test_a_member_without_a_scale_is_refused(members):
     flat = Detector(one.network, one.config, one.density, threshold=3.0, typical=3.0)
     with pytest.raises(ValueError, match="a threshold above what is typical required, got one without"):
         Ensemble([one, flat])
-
-
-@pytest.mark.parametrize("text", ["", "a", "3-1", "1,,2", "0-2,1", "-1"])
-def test_seeds_that_make_no_sense_are_refused(text, tmp_path):
-    assert "--seeds" in failing("train", tmp_path, "--out", tmp_path / "run", f"--seeds={text}")

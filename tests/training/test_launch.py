@@ -6,86 +6,71 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from command_line import run, write_normal
+from processes import run_command, start_two
 from safetensors.torch import load_file
-
-from fastcutpaste.images.textures import make_demo, write_demo
-
-SCRIPT = """
-import json, sys
-import torch
 from torch import nn
-from lightning_fabric import Fabric
+
 from fastcutpaste.images.batches import image_batches
-from fastcutpaste.training.launch import make_fabric
+from fastcutpaste.images.textures import make_demo, write_demo
+from fastcutpaste.training.launch import make_fabric, matrix_products
+from fastcutpaste.training.loop import Training, proceed
 from fastcutpaste.training.step import TrainConfig
 from fastcutpaste.transforms.tasks import CutPaste3Way
-from fastcutpaste.training.loop import Training, proceed
 
-processes, out = int(sys.argv[1]), sys.argv[2]
-fabric = make_fabric(torch.device("cpu"), "fp32", processes)
-fabric.launch()
-torch.manual_seed(fabric.global_rank)  # the weights of the first process count
-layers = nn.Conv2d(3, 8, 3, 2), nn.GroupNorm(2, 8), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 3)
-network = nn.Sequential(*layers)  # no BatchNorm, which sees the images of its own process alone
-images = torch.rand(10, 3, 24, 24, generator=torch.Generator().manual_seed(0))
-config = TrainConfig(steps=7, batch=6, crop=16, learning_rate=0.1, precision="fp32")
-training = Training(network, CutPaste3Way(), config, fabric=fabric, window=3)
-reports = []
-proceed(training, image_batches(images, 6, seed=0, share=training.share), on_report=reports.append)
-weights = [value.tolist() for value in network.state_dict().values()]
-if fabric.is_global_zero:
-    json.dump({"reports": reports, "weights": weights, "world": fabric.world_size}, open(out, "w"))
-"""
+TRAIN = ("--size", 32, "--crop", 16, "--stride", 8, "--batch", 4, "--backbone", "shufflenet_v2_x0_5",
+         "--precision", "fp32", "--device", "cpu")  # fmt: skip
 
 
-def launch(arguments, folder: Path) -> None:
-    names = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
-    environment = {name: value for name, value in os.environ.items() if name not in names}
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        env=environment, cwd=folder, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done
+def train_on(devices: int) -> None:
+    """Train in one of `devices` processes; the first prints the reports, the weights and how many they are."""
+    fabric = make_fabric(torch.device("cpu"), "fp32", devices)
+    fabric.launch()
+    torch.manual_seed(fabric.global_rank)  # the weights of the first process count
+    layers = nn.Conv2d(3, 8, 3, 2), nn.GroupNorm(2, 8), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten()
+    network = nn.Sequential(*layers, nn.Linear(8, 3))  # no BatchNorm, which sees the images of its own process alone
+    images = torch.rand(10, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    config = TrainConfig(steps=7, batch=6, crop=16, learning_rate=0.1, precision="fp32")
+    training = Training(network, CutPaste3Way(), config, fabric=fabric, window=3)
+    reports: list[Any] = []
+    proceed(training, image_batches(images, 6, seed=0, share=training.share), on_report=reports.append)
+    weights = [value.tolist() for value in network.state_dict().values()]
+    if fabric.is_global_zero:
+        print(json.dumps({"reports": reports, "weights": weights, "world": fabric.world_size}))
 
 
-def trained(folder: Path, processes: int):
-    (folder / "script.py").write_text(SCRIPT)
-    launch([folder / "script.py", processes, folder / f"{processes}.json"], folder)
-    return json.loads((folder / f"{processes}.json").read_text())
+def told_by_two(folder: Path, call: Any, *arguments: Any) -> Any:
+    """Give what the first of two processes prints, as JSON; the second prints nothing."""
+    first, second = (started.succeed() for started in start_two(folder, call, *arguments))
+    assert second.said("out") == ""
+    (line,) = first.said("out").splitlines()
+    return json.loads(line)
 
 
-def test_two_processes_train_as_one_does(tmp_path):
-    one, two = trained(tmp_path, 1), trained(tmp_path, 2)
+def test_two_processes_train_as_one_does(tmp_path, capsys):
+    train_on(1)
+    one, two = json.loads(capsys.readouterr().out), told_by_two(tmp_path, train_on, 2)
     assert (one["world"], two["world"]) == (1, 2)
     torch.testing.assert_close(torch.tensor(two["reports"]), torch.tensor(one["reports"]), rtol=1e-4, atol=1e-5)
     for mine, other in zip(one["weights"], two["weights"], strict=True):
         torch.testing.assert_close(torch.tensor(other), torch.tensor(mine), rtol=1e-3, atol=1e-4)
 
 
-@pytest.fixture(scope="module")
-def category(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "tile"
-    (root / "train/good").mkdir(parents=True)
-    for i in range(8):
-        pixels = np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(root / f"train/good/{i}.png")
-    return root
-
-
-def test_the_command_trains_on_two_devices_and_leaves_one_run(category, tmp_path):
-    done = launch(
-        ["-m", "fastcutpaste", "train", category, "--out", tmp_path / "run", "--size", 32, "--crop", 16, "--stride", 8,
-         "--backbone", "shufflenet_v2_x0_5", "--precision", "fp32", "--steps", 4, "--batch", 4, "--device", "cpu",
-         "--devices", 2, "--save-steps", 2],
-        tmp_path,
+def test_the_command_trains_on_two_devices_and_leaves_one_run(tmp_path):
+    """The command starts its second process itself."""
+    category = write_normal(tmp_path / "tile", 8)
+    arguments = ["train", category, "--out", tmp_path / "run", *TRAIN, "--steps", 4, "--devices", 2, "--save-steps", 2]
+    names = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run(
+        [sys.executable, "-m", "fastcutpaste", *map(str, arguments)], env=environment, cwd=tmp_path,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     assert done.stdout.count("{") == 1
     assert "2 × cpu" in done.stderr
     assert done.stderr.count("normal images") == 1
@@ -94,32 +79,55 @@ def test_the_command_trains_on_two_devices_and_leaves_one_run(category, tmp_path
     assert all(value.isfinite().all() for value in load_file(tmp_path / "run/detector.safetensors").values())
 
 
-def test_two_devices_score_each_image_once_and_in_the_order_given(tmp_path):
-    write_demo(
-        make_demo("brick", size=48, train_count=6, calibration_count=2, good_count=3, defect_count=4), tmp_path / "b"
-    )
-    train = ["--size", 48, "--crop", 24, "--stride", 12, "--steps", 2, "--batch", 2, "--backbone", "shufflenet_v2_x0_5",
-             "--precision", "fp32"]  # fmt: skip
-    launch(["-m", "fastcutpaste", "train", tmp_path / "b", "--out", tmp_path / "run", *train], tmp_path)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A demo's folder and a detector of it."""
+    data, out = (tmp_path_factory.mktemp(name) / "brick" for name in ("data", "runs"))
+    write_demo(make_demo("brick", size=48, train_count=6, calibration_count=2, good_count=3, defect_count=4), data)
+    run("train", data, "--out", out, *TRAIN, "--steps", 2)
+    return data, out
 
-    def told(*arguments):
-        done = launch(["-m", "fastcutpaste", *arguments], tmp_path)
-        (line,) = done.stdout.splitlines()
-        return json.loads(line)
 
-    images = [
-        tmp_path / "b/test/crack",
-        tmp_path / "b/test/good",
-        tmp_path / "b/test/chip",
-    ]  # five images, an odd number
-    one, two = (told("predict", tmp_path / "run", *images, "--device", "cpu", "--devices", n) for n in (1, 2))
+def test_two_devices_score_each_image_once_and_in_the_order_given(trained, tmp_path):
+    data, out = trained
+    images = [str(data / "test" / kind) for kind in ("crack", "good", "chip")]  # five images, an odd number
+    arguments = ["predict", str(out), *images, "--device", "cpu", "--devices"]
+    one, two = run(*arguments, 1)[0], told_by_two(tmp_path, run_command, [*arguments, "2"])
     assert len(two["results"]) == 5
     assert [row["image"] for row in two["results"]] == [row["image"] for row in one["results"]]
     for mine, other in zip(one["results"], two["results"], strict=True):
         assert other["score"] == pytest.approx(mine["score"], rel=1e-3)
-    alone, shared = (
-        told("evaluate", tmp_path / "run", tmp_path / "b", "--device", "cpu", "--devices", n) for n in (1, 2)
-    )
+
+
+def test_two_devices_measure_what_one_does(trained, tmp_path):
+    data, out = trained
+    arguments = ["evaluate", str(out), str(data), "--device", "cpu", "--devices"]
+    alone, shared = run(*arguments, 1)[0], told_by_two(tmp_path, run_command, [*arguments, "2"])
     assert shared["images"] == alone["images"] == 7
     assert shared["pixel_auroc"] == pytest.approx(alone["pixel_auroc"], abs=1e-3)
     assert shared["image_auroc"] == pytest.approx(alone["image_auroc"], abs=1e-6)
+
+
+# Precision
+
+
+@pytest.mark.parametrize(("precision", "matmul", "convolution"), [("tf32", "high", True), ("fp32", "highest", False)])
+def test_tf32_is_used_if_asked_for_and_put_back(precision: Any, matmul: str, convolution: bool) -> None:
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    with matrix_products(precision):
+        assert torch.get_float32_matmul_precision() == matmul
+        assert torch.backends.cudnn.allow_tf32 == convolution
+    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == before
+
+
+def test_what_a_device_lacks_is_refused_by_name() -> None:
+    cpu = torch.device("cpu")
+    with pytest.raises(ValueError, match=r"tf32 requires an NVIDIA GPU .* got cpu"):
+        make_fabric(cpu, "tf32")
+    with pytest.raises(ValueError, match="fp16 requires a GPU, got cpu"):
+        make_fabric(cpu, "fp16")
+    with pytest.raises(ValueError, match="at least 1 device and 1 node required, got 0 and 1"):
+        make_fabric(cpu, "fp32", 0)
+    if torch.cuda.device_count() < 64:
+        with pytest.raises(ValueError, match=r"GPUs that torch sees required, got \d+ \(64 asked for\)"):
+            make_fabric(torch.device("cuda"), "fp32", 64)

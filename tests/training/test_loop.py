@@ -1,72 +1,25 @@
-"""The training step against a plain loop, and the laws of its settings, seeds, reports, states and stages."""
+"""Training against a plain loop, and the laws of its seeds, reports, states, compilation and stages."""
 
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
 import pytest
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.precision import MixedPrecision
+from small_training import STILL, TASK, Tiny, draw_batches, repeat_flat, scaling_fabric, settings, weights_after
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastcutpaste.images.seeds import seed_of
 from fastcutpaste.networks.backbone import Network, NetworkConfig
 from fastcutpaste.op import paste as paste_module
 from fastcutpaste.op.paste import random_crops
-from fastcutpaste.training.launch import make_fabric, matrix_products
 from fastcutpaste.training.loop import Report, Training, proceed, train
-from fastcutpaste.training.step import PRESETS, TrainConfig
-from fastcutpaste.transforms.baselines import Cutout
+from fastcutpaste.training.step import TrainConfig
 from fastcutpaste.transforms.patch import BaseAugmentation, CutPaste
 from fastcutpaste.transforms.tasks import CutPaste3Way, PretextTask
-
-TASK = PretextTask(Cutout("black"))
-STILL = BaseAugmentation(shift=0.0, jitter=0.0)
-
-
-class Tiny(nn.Module):
-    """A network of a few hundred weights that keeps the shapes it saw."""
-
-    def __init__(self, classes: int = 2) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        layers = (nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten())
-        self.layers = nn.Sequential(*layers, nn.Linear(8, classes))
-        self.seen: list[tuple[int, ...]] = []
-
-    def forward(self, images: Tensor) -> Tensor:
-        self.seen.append(tuple(images.shape))
-        scores: Tensor = self.layers(images / 255 if images.dtype == torch.uint8 else images)
-        return scores
-
-
-def repeat_flat(batch: int = 8, side: int = 24) -> Iterator[Tensor]:
-    """Repeat one batch of flat light-grey uint8 images."""
-    levels = torch.linspace(120, 200, batch).to(torch.uint8)
-    while True:
-        yield levels.view(-1, 1, 1, 1).expand(-1, 3, side, side).contiguous()
-
-
-def draw_noise(batch: int = 8, side: int = 24, seed: int = 0) -> Iterator[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        yield torch.rand(batch, 3, side, side, generator=generator)
-
-
-def settings(steps: int, learning_rate: float = 0.1, batch: int = 8, **others: Any) -> TrainConfig:
-    return TrainConfig(**{"precision": "fp32"} | others, steps=steps, learning_rate=learning_rate, batch=batch)
-
-
-def weights_after(config: TrainConfig, base: nn.Module | None = None) -> list[Tensor]:
-    network = Tiny()
-    train(network, draw_noise(config.batch), TASK, config, base=base)
-    return list(network.state_dict().values())
 
 
 def test_loss_falls_on_a_task_that_can_be_learned() -> None:
@@ -80,9 +33,9 @@ def test_train_equals_a_plain_loop_with_the_update_written_out() -> None:
     config = settings(6, 0.2, batch=6, momentum=0.8, weight_decay=0.05, seed=4, crop=16)
     task, base = PretextTask(CutPaste()), BaseAugmentation()
     trained, plain = Tiny(), Tiny()
-    train(trained, draw_noise(6), task, config, base=base)
+    train(trained, draw_batches(6), task, config, base=base)
 
-    batches = draw_noise(6)
+    batches = draw_batches(6)
     velocity = [torch.zeros_like(parameter) for parameter in plain.parameters()]
     for step in range(6):
         rate = 0.2 * (1 + math.cos(math.pi * step / 6)) / 2
@@ -113,7 +66,7 @@ def test_the_global_seed_and_its_state_play_no_part_in_training() -> None:
         network = Tiny()
         torch.manual_seed(seed)
         before = torch.get_rng_state()
-        train(network, draw_noise(), TASK, settings(3))
+        train(network, draw_batches(), TASK, settings(3))
         assert torch.equal(torch.get_rng_state(), before)
         weights.append(network.state_dict()["layers.0.weight"])
     assert torch.equal(weights[0], weights[1])
@@ -125,7 +78,7 @@ def test_equal_seeds_give_equal_weights_of_the_real_network() -> None:
         torch.manual_seed(7)
         network = Network(NetworkConfig(classes=2, head=(16,), stage="layer2"))
         before = network.backbone.state_dict()["extractor.conv1.weight"].clone()
-        train(network, draw_noise(4, 32), TASK, TrainConfig(steps=2, batch=4))
+        train(network, draw_batches(4, 32), TASK, TrainConfig(steps=2, batch=4))
         weights.append(list(network.state_dict().values()))
         assert not torch.equal(network.backbone.state_dict()["extractor.conv1.weight"], before)
     assert all(torch.equal(one, two) for one, two in zip(*weights, strict=True))
@@ -133,22 +86,14 @@ def test_equal_seeds_give_equal_weights_of_the_real_network() -> None:
 
 def test_a_learning_rate_of_zero_moves_no_weight() -> None:
     network = Tiny()
-    train(network, draw_noise(), TASK, settings(3, learning_rate=0.0))
+    train(network, draw_batches(), TASK, settings(3, learning_rate=0.0))
     assert all(torch.equal(one, two) for one, two in zip(network.parameters(), Tiny().parameters(), strict=True))
-
-
-def test_the_learning_rate_is_one_cosine_from_its_first_value_to_nearly_zero() -> None:
-    reports = train(Tiny(), repeat_flat(), TASK, settings(10, learning_rate=0.3), report_every=1)
-    rates = [report.learning_rate for report in reports]
-    assert rates == pytest.approx([0.3 * (1 + math.cos(math.pi * step / 10)) / 2 for step in range(10)])
-    assert rates[0] == 0.3
-    assert rates[-1] < 0.03 * 0.3
 
 
 def test_reports_come_every_so_often_and_at_the_end_and_hold_means_since_the_last() -> None:
     heard: list[Report] = []
-    every = train(Tiny(), draw_noise(), TASK, settings(7), report_every=1)
-    reports = train(Tiny(), draw_noise(), TASK, settings(7), report_every=3, on_report=heard.append)
+    every = train(Tiny(), draw_batches(), TASK, settings(7), report_every=1)
+    reports = train(Tiny(), draw_batches(), TASK, settings(7), report_every=3, on_report=heard.append)
     assert heard == reports
     assert [report.step for report in reports] == [3, 6, 7]
     for report, window in zip(reports, (every[0:3], every[3:6], every[6:7]), strict=True):
@@ -169,29 +114,11 @@ def test_training_leaves_the_network_in_eval_mode_after_training_its_batch_norms
     assert not torch.equal(network.state_dict()["layers.1.running_mean"], before)
 
 
-@pytest.mark.parametrize(("crop", "side"), [(None, 24), (16, 16), (24, 24)])
-def test_the_network_sees_each_class_of_each_crop(crop: int | None, side: int) -> None:
-    network = Tiny(classes=3)
-    config = settings(2, crop=crop, learning_rate=0.0, batch=5)
-    train(network, repeat_flat(5), PretextTask(Cutout(), Cutout("mean")), config)
-    assert network.seen == [(15, 3, side, side)] * 2
-
-
-def test_images_are_augmented_unless_the_base_does_nothing() -> None:
-    default, still = weights_after(settings(2)), weights_after(settings(2), STILL)
-    assert not torch.equal(default[0], still[0])
-
-
 def test_training_writes_into_no_image_of_the_caller() -> None:
-    images = next(draw_noise())
+    images = next(draw_batches())
     kept = images.clone()
     train(Tiny(), iter([images, images]), TASK, settings(2))
     assert torch.equal(images, kept)
-
-
-def test_a_crop_larger_than_the_images_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"crop.* required, got 32×32 from 24×24"):
-        train(Tiny(), repeat_flat(), TASK, settings(2, crop=32))
 
 
 def test_images_that_are_not_finite_stop_training_at_the_next_report_which_names_their_step() -> None:
@@ -204,47 +131,7 @@ def test_images_that_are_not_finite_stop_training_at_the_next_report_which_names
 
 def test_a_far_too_high_learning_rate_stops_training() -> None:
     with pytest.raises(FloatingPointError, match=r"at step [23]; try a learning rate below [78].*e\+29"):
-        train(Tiny(), draw_noise(), TASK, settings(4, learning_rate=1e30))
-
-
-def test_the_defaults_and_presets_are_the_papers() -> None:
-    paper = PRESETS["paper"]
-    assert paper == TrainConfig()
-    assert (paper.steps, paper.batch, paper.crop, paper.learning_rate) == (65_536, 32, None, 0.03)
-    assert (paper.momentum, paper.weight_decay) == (0.9, 3e-5)
-    assert PRESETS["fast"] == TrainConfig(steps=32_768)
-    assert PRESETS["quick"].steps < 1000
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("steps", 0),
-        ("batch", 0),
-        ("crop", 7),
-        ("learning_rate", -0.1),
-        ("learning_rate", -1),
-        ("learning_rate", math.nan),
-        ("momentum", math.inf),
-        ("jitter", -0.1),
-        ("optimizer", "adam"),
-        ("source", "others"),
-        ("weight_decay", -1e-5),
-        ("precision", "fp8"),
-        ("head_steps", -1),
-        ("head_steps", 65_537),
-        ("tuning_rate", -1.0),
-        ("seed", -1),
-    ],
-)
-def test_settings_out_of_bounds_are_refused_by_name(name: str, value: float | str) -> None:
-    with pytest.raises(ValueError, match=rf"^{name}: .* required, got '?{value}"):
-        TrainConfig(**{name: value})  # type: ignore[arg-type]
-
-
-def scaling_fabric() -> Fabric:
-    """Give a Fabric that scales fp16 losses on a CPU, which the library itself leaves to GPUs."""
-    return Fabric(accelerator="cpu", devices=1, plugins=MixedPrecision("16-mixed", "cpu"))
+        train(Tiny(), draw_batches(), TASK, settings(4, learning_rate=1e30))
 
 
 # Taking up a state
@@ -252,7 +139,7 @@ def scaling_fabric() -> Fabric:
 
 def test_a_batch_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^training: 4 images a step required, got 8 of 1 processes"):
-        train(Tiny(), draw_noise(8), TASK, settings(2, batch=4))
+        train(Tiny(), draw_batches(8), TASK, settings(2, batch=4))
 
 
 @pytest.mark.parametrize("cut", [1, 3, 4, 8])
@@ -270,16 +157,16 @@ def test_a_training_taken_up_anywhere_ends_as_the_one_that_was_not_cut(cut: int,
         ), []
 
     (whole, wanted), (first, _), (second, reports) = make(), make(), make()
-    proceed(whole, draw_noise(), on_report=wanted.append)
+    proceed(whole, draw_batches(), on_report=wanted.append)
 
     def stop(training: Training) -> None:
         if training.step == cut:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        proceed(first, draw_noise(), on_step=stop)
+        proceed(first, draw_batches(), on_step=stop)
     second.restore({name: value.clone() for name, value in first.state().items()})
-    proceed(second, islice(draw_noise(), cut, None), on_report=reports.append)
+    proceed(second, islice(draw_batches(), cut, None), on_report=reports.append)
     for name, value in whole.network.state_dict().items():
         assert torch.equal(second.network.state_dict()[name], value), name
     assert reports == [report for report in wanted if report.step > cut]
@@ -299,12 +186,12 @@ def test_dropout_is_the_same_after_taking_up_a_state(compiled: bool, monkeypatch
             raise InterruptedError
 
     whole, first, second = make(), make(), make()
-    proceed(whole, draw_noise())
+    proceed(whole, draw_batches())
     with pytest.raises(InterruptedError):
-        proceed(first, draw_noise(), on_step=stop)
+        proceed(first, draw_batches(), on_step=stop)
     torch.manual_seed(99)
     second.restore(first.state())
-    proceed(second, islice(draw_noise(), 2, None))
+    proceed(second, islice(draw_batches(), 2, None))
     for name, value in whole.network.state_dict().items():
         assert torch.equal(second.network.state_dict()[name], value), name
 
@@ -317,7 +204,7 @@ def test_the_state_of_another_network_is_refused_by_name() -> None:
 
 def test_weights_that_are_not_finite_are_never_a_state() -> None:
     training = Training(Tiny(), TASK, settings(3))
-    training.advance(next(draw_noise()))
+    training.advance(next(draw_batches()))
     training.state()
     with torch.no_grad():
         training.network.layers[0].bias[2] = math.inf  # type: ignore[index, union-attr]
@@ -353,7 +240,7 @@ def test_a_step_reads_nothing_back_to_the_host(precision: str, monkeypatch: pyte
     fabric = scaling_fabric() if precision == "fp16" else None
     config = settings(9, crop=16, precision="fp32" if fabric else precision)
     training = Training(Tiny(3), CutPaste3Way(), config, None, fabric, 9)
-    batches = draw_noise()
+    batches = draw_batches()
     training.advance(next(batches))
     with HostReads() as reads:
         for _ in range(3):
@@ -368,34 +255,6 @@ def test_a_step_reads_nothing_back_to_the_host(precision: str, monkeypatch: pyte
     assert known.waiting == 1
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_the_images_of_a_step_do_not_depend_on_the_precision(precision: str) -> None:
-    """Fabric rounds inputs; random numbers in bfloat16 place patches on a grid, and some outside of the image."""
-    shown: dict[str, list[Tensor]] = {"fp32": [], precision: []}
-    for name, seen in shown.items():
-        network = Tiny(3)
-        network.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0]))
-        fabric = scaling_fabric() if name == "fp16" else None
-        config = settings(12, crop=16, precision="fp32" if fabric else name)
-        training = Training(network, CutPaste3Way(), config, None, fabric)
-        for images in islice(draw_noise(), 12):
-            training.advance(images)
-    assert all(torch.equal(one, other) for one, other in zip(*shown.values(), strict=True))
-
-
-def test_augmentation_needs_no_pixel_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fake tensors have no contents: whatever looks at one fails."""
-    monkeypatch.setattr(paste_module, "_pays_for_bytes", lambda *_: False)
-    training = Training(Tiny(3), CutPaste3Way(), settings(2, crop=16))
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        images = torch.randint(0, 256, (8, 3, 24, 24), dtype=torch.uint8)
-        draws = torch.rand(8, sum(training._module.counts))
-        shown, labels = training._module.augment(images, draws)
-        assert (tuple(shown.shape), tuple(labels.shape)) == ((24, 3, 16, 16), (24,))
-        with pytest.raises(DataDependentOutputException):
-            float(shown[0, 0, 0, 0])
-
-
 def test_the_step_compiles_once_and_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     graphs: list[int] = []
     compile_plainly = torch.compile
@@ -408,11 +267,11 @@ def test_the_step_compiles_once_and_as_a_whole(monkeypatch: pytest.MonkeyPatch) 
     compiled, eager = (nn.Sequential(*Tiny(3).layers) for _ in range(2))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        train(compiled, draw_noise(), CutPaste3Way(), settings(6, crop=16, compile=True), report_every=2)
+        train(compiled, draw_batches(), CutPaste3Way(), settings(6, crop=16, compile=True), report_every=2)
     assert len(graphs) == 1
     assert graphs[0] > 100
     monkeypatch.setattr(paste_module, "_pays_for_bytes", lambda *_: False)
-    train(eager, draw_noise(), CutPaste3Way(), settings(6, crop=16, compile=False))
+    train(eager, draw_batches(), CutPaste3Way(), settings(6, crop=16, compile=False))
     for name, value in eager.state_dict().items():  # the trial step before the first has left no trace
         torch.testing.assert_close(compiled.state_dict()[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
@@ -443,28 +302,6 @@ def test_fp16_scales_its_losses_and_learns() -> None:
     assert reports[-1].loss < 0.6
 
 
-@pytest.mark.parametrize(("precision", "matmul", "convolution"), [("tf32", "high", True), ("fp32", "highest", False)])
-def test_tf32_is_used_if_asked_for_and_put_back(precision: Any, matmul: str, convolution: bool) -> None:
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    with matrix_products(precision):
-        assert torch.get_float32_matmul_precision() == matmul
-        assert torch.backends.cudnn.allow_tf32 == convolution
-    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == before
-
-
-def test_what_a_device_lacks_is_refused_by_name() -> None:
-    cpu = torch.device("cpu")
-    with pytest.raises(ValueError, match=r"tf32 requires an NVIDIA GPU .* got cpu"):
-        make_fabric(cpu, "tf32")
-    with pytest.raises(ValueError, match="fp16 requires a GPU, got cpu"):
-        make_fabric(cpu, "fp16")
-    with pytest.raises(ValueError, match="at least 1 device and 1 node required, got 0 and 1"):
-        make_fabric(cpu, "fp32", 0)
-    if torch.cuda.device_count() < 64:
-        with pytest.raises(ValueError, match=r"GPUs that torch sees required, got \d+ \(64 asked for\)"):
-            make_fabric(torch.device("cuda"), "fp32", 64)
-
-
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"),
                                    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")])  # fmt: skip
 def test_out_of_memory_tells_what_to_lower(error: RuntimeError, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -477,7 +314,7 @@ def test_out_of_memory_tells_what_to_lower(error: RuntimeError, monkeypatch: pyt
     with pytest.raises(
         MemoryError, match=r"cpu has too little memory .* 8 images times 2 classes; lower batch \(now 8\)"
     ):
-        train(network, draw_noise(), TASK, settings(2))
+        train(network, draw_batches(), TASK, settings(2))
 
 
 # The two stages of a pretrained backbone
@@ -496,7 +333,7 @@ def test_the_head_learns_first_and_the_backbones_norms_never() -> None:
         moved.append({name for name in now if not torch.equal(now[name], before[name])})
 
     config = settings(5, 0.1, batch=4, head_steps=3, tuning_rate=0.05)
-    proceed(Training(network, TASK, config, window=1), draw_noise(4, 32), on_step=look)
+    proceed(Training(network, TASK, config, window=1), draw_batches(4, 32), on_step=look)
     assert all(not name.startswith("backbone") for step in moved[:3] for name in step)
     assert {name for name in names if name.startswith("head")} <= moved[2]
     convolutions = {name for name in names if name.startswith("backbone")} - set(norms)
@@ -506,10 +343,3 @@ def test_the_head_learns_first_and_the_backbones_norms_never() -> None:
     assert not any(name.startswith("backbone") and name not in convolutions for name in moved[4])
     assert not any(module.training for module in network.modules())
     assert all(parameter.requires_grad for parameter in network.parameters())
-
-
-def test_each_stage_has_a_cosine_of_its_own() -> None:
-    config = TrainConfig(steps=10, head_steps=4, learning_rate=0.4, tuning_rate=0.01)
-    rates = [config.rate_at(step) for step in range(1, 11)]
-    assert rates[:4] == pytest.approx([0.4 * (1 + math.cos(math.pi * i / 4)) / 2 for i in range(4)])
-    assert rates[4:] == pytest.approx([0.01 * (1 + math.cos(math.pi * i / 6)) / 2 for i in range(6)])
