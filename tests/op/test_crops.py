@@ -1,10 +1,12 @@
 """Random crops: slices of their own images, from everywhere alike."""
 
+import numpy as np
 import pytest
 import torch
+from torch.testing import assert_close
 
 from fastcutpaste.op import paste as paste_module
-from fastcutpaste.op.paste import random_crops
+from fastcutpaste.op.paste import random_crops, translate
 
 
 def _coordinates(batch, height, width):
@@ -72,3 +74,41 @@ def test_crops_larger_than_the_images_are_refused():
         random_crops(torch.zeros(2, 3, 5, 5), 0)
     with pytest.raises(TypeError, match=r"random_crops: a size of .* required, got 2\.5"):
         random_crops(torch.zeros(2, 3, 5, 5), 2.5)
+
+
+def mirrored(image, down, right):
+    """Shift one (C, H, W) array by whole pixels through NumPy's symmetric padding."""
+    _, height, width = image.shape
+    padded = np.pad(image, ((0, 0), (height, height), (width, width)), mode="symmetric")
+    return padded[:, height - down : 2 * height - down, width - right : 2 * width - right]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize(("height", "width"), [(9, 14), (14, 9), (1, 6), (1, 1)])
+def test_translate_shifts_and_mirrors_like_symmetric_padding(dtype, height, width):
+    images = torch.randint(0, 256, (40, 2, height, width), generator=torch.Generator().manual_seed(0)).to(dtype)
+    shift = torch.rand(40, 2, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    shift[0], shift[1] = torch.tensor([1.0, -1.0]), torch.tensor([0.0, 0.0])
+    shifted = translate(images, shift)
+    assert shifted.dtype == dtype
+    for image, result, (y, x) in zip(images, shifted, shift, strict=True):
+        down, right = round(y.item() * height), round(x.item() * width)
+        assert np.array_equal(result.numpy(), mirrored(image.numpy(), down, right))
+
+
+def test_a_positive_shift_goes_down_and_right():
+    image = torch.zeros(1, 1, 4, 4)
+    image[0, 0, 1, 1] = 1
+    assert translate(image, torch.tensor([[0.25, 0.5]]))[0, 0, 2, 3] == 1
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_translate_keeps_the_memory_format_and_its_input(memory_format):
+    images = torch.rand(3, 3, 8, 9).contiguous(memory_format=memory_format)
+    before = images.clone()
+    shifted = translate(images, torch.full((3, 2), 0.3))
+    assert shifted.stride() == images.stride()
+    assert_close(shifted, translate(before.contiguous(), torch.full((3, 2), 0.3)), atol=0, rtol=0)
+    shifted.zero_()
+    assert torch.equal(images, before)
+    assert translate(images[:0], torch.zeros(0, 2)).shape == (0, 3, 8, 9)

@@ -8,7 +8,7 @@ import os
 
 import pytest
 import torch
-from test_paste import patch_at, random_images, random_patches
+from small_patches import patch_at, random_images, random_patches
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode

@@ -1,16 +1,24 @@
 """Laws of `paste`, held against the slow per-image reference, Pillow and torchvision."""
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from reference import STEPS, OnePatch, one_patch, paste_reference, paste_with_pil, source_pixels, step_orders
+from reference import STEPS, OnePatch, one_patch, paste_with_pil
+from small_patches import (
+    check_against_reference,
+    check_against_reference_in_float,
+    expected,
+    patch_at,
+    random_images,
+    random_jitter,
+    random_patches,
+    take,
+    to_numpy,
+)
 from torch.testing import assert_close
-from torchvision.transforms.v2 import functional as tv
 
 from fastcutpaste.op.color import Jitter
 from fastcutpaste.op.paste import paste
@@ -20,86 +28,7 @@ FLOATS = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 SHAPES = [(6, 3, 40, 57), (6, 3, 57, 40), (6, 1, 33, 33), (6, 4, 24, 48), (6, 2, 48, 24)]
 
 
-@pytest.fixture(params=["slices", "grid"], scope="module", autouse=True)
-def way(request):
-    """Hold every law for both ways `paste` works: on slices (CPU), and on the whole grid (GPU, compiled)."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "grid":
-            patch.setattr(torch.compiler, "is_compiling", lambda: True)
-        yield request.param
-
-
-def random_images(shape, dtype=torch.uint8, seed=0):
-    """Draw images; floating ones lie in 0–1."""
-    generator = torch.Generator().manual_seed(seed)
-    if dtype == torch.uint8:
-        return torch.randint(0, 256, shape, generator=generator, dtype=dtype)
-    return torch.rand(shape, generator=generator, dtype=torch.float64).to(dtype)
-
-
-def random_jitter(batch, generator, strength=0.4):
-    brightness, contrast, saturation = 1 + strength * (2 * torch.rand(3, batch, generator=generator) - 1)
-    hue = torch.rand(batch, generator=generator) - 0.5
-    return Jitter(brightness, contrast, saturation, hue, torch.rand(batch, generator=generator))
-
-
-def random_patches(shape, angle=0.0, jitter=False, seed=1):
-    """Draw one patch an image, its source inside the image; `angle` is one number or "any".
-
-    An upright destination lies inside too; that of a turned patch may reach over the border.
-    """
-    batch, _, height, width = shape
-    generator = torch.Generator().manual_seed(seed)
-    rows = []
-    for _ in range(batch):
-        h, w = (int(torch.randint(1, side + 1, (), generator=generator)) for side in (height, width))
-        corners = [int(torch.randint(0, room + 1, (), generator=generator)) for room in (height - h, width - w) * 2]
-        if angle != 0:
-            corners[2:] = [int(torch.randint(-3, side, (), generator=generator)) for side in (height, width)]
-        rows.append([*corners, h, w])
-    fields = torch.tensor(rows, dtype=torch.int64).reshape(batch, 6).unbind(1)
-    angles = (
-        torch.rand(batch, generator=generator) * 360 - 180 if angle == "any" else torch.full((batch,), float(angle))
-    )
-    return Patches(*fields, angles, random_jitter(batch, generator) if jitter else None)
-
-
-def patch_at(source, destination, size, angle=0.0, jitter=None):
-    """Give the same hand-written patch for a batch of one."""
-    fields = [torch.tensor([number]) for number in (*source, *destination, *size)]
-    return Patches(*fields, torch.tensor([float(angle)]), jitter)
-
-
-def take(patches, b):
-    """Cut image b's patch out, as a batch of one."""
-    return patches.map(lambda field: field[b : b + 1])
-
-
-def to_numpy(image):
-    return image.permute(1, 2, 0).numpy()  # (C, H, W) → (H, W, C)
-
-
-def expected(images, patches, fill=None):
-    """Run the reference image by image: images, masks, and the pixels too close to a tie to be judged."""
-    pasted, masks, ties = [], [], []
-    for b, image in enumerate(images):
-        patch = one_patch(patches, b)
-        one, mask = paste_reference(to_numpy(image), patch, None if fill is None else to_numpy(fill[b]))
-        pasted.append(torch.from_numpy(one).permute(2, 0, 1))  # (H, W, C) → (C, H, W)
-        masks.append(torch.from_numpy(mask)[None])
-        ties.append(torch.from_numpy(source_pixels(patch, *image.shape[1:])[3])[None])
-    return torch.stack(pasted), torch.stack(masks), torch.stack(ties)
-
-
-def check_against_reference(images, patches, fill=None, *, tolerance=0.0, most_ties=0.005):
-    """Compare with the reference everywhere but at ties, which must be rare."""
-    reference, mask, tie = expected(images, patches, fill)
-    result = paste(images, patches, fill)
-    assert tie.double().mean() <= most_ties
-    assert torch.equal(result.mask & ~tie, mask & ~tie)
-    difference = (result.images.double() - reference.double()).abs() * ~tie
-    assert difference.max() <= tolerance
-    return difference
+pytestmark = pytest.mark.usefixtures("way")
 
 
 # Geometry
@@ -259,106 +188,6 @@ def test_a_color_fills_the_patch(angle, jitter, channels):
 # Jitter
 
 
-@pytest.mark.parametrize("angle", [0, 31])
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.uint8, 1), (torch.float32, 1e-5), (torch.float64, 1e-5)])
-def test_jitter_equals_the_reference(shape, angle, dtype, tolerance):
-    difference = check_against_reference(
-        random_images(shape, dtype), random_patches(shape, angle, jitter=True), tolerance=tolerance
-    )
-    assert (difference > 1e-5).double().mean() < 1e-3  # a level off only where the exact value lies between two
-
-
-@pytest.mark.parametrize("order", [0.1, 0.4, 0.49, 0.51, 0.6, 0.8, 0.9])
-def test_jitter_takes_the_steps_in_any_order_that_its_number_stands_for(order):
-    shape = (1, 3, 20, 30)
-    images, patches = random_images(shape, torch.float64), random_patches(shape, jitter=True)
-    patches = patches._replace(jitter=patches.jitter._replace(order=torch.tensor([order])))
-    result = to_numpy(paste(images, patches).images[0])
-    assert len(step_orders(order)) in (4, 8)
-    for steps in step_orders(order):
-        reference = paste_reference(to_numpy(images[0]), one_patch(patches, 0), steps=steps)[0]
-        assert np.abs(result - reference).max() < 1e-5
-
-
-def test_every_order_of_the_steps_is_equally_likely():
-    numbers = (np.arange(240) + 0.5) / 240
-    share = sum(np.array([steps in step_orders(u) for steps in all_orders()]) / len(step_orders(u)) for u in numbers)
-    assert_close(share / 240, np.full(24, 1 / 24), atol=1e-3, rtol=0)
-
-
-def all_orders():
-    return list(itertools.permutations(STEPS))
-
-
-def test_jitter_equals_torchvision_step_by_step():
-    """Inside the range nothing is clamped, so torchvision's clamping after each step changes nothing."""
-    orders = all_orders()
-    shape = (24, 3, 18, 25)
-    images = 0.35 + 0.3 * random_images(shape, torch.float32)
-    patches = random_patches(shape, jitter=True)
-    numbers = torch.tensor([next(u for u in (0.2, 0.4, 0.6, 0.9) if steps in step_orders(u)) for steps in orders])
-    jitter = random_jitter(24, torch.Generator().manual_seed(3), strength=0.2)._replace(order=numbers)
-    result = paste(images, patches._replace(jitter=jitter))
-    for b, steps in enumerate(orders):
-        patch = one_patch(patches, b)
-        pixels = tv.crop(images[b], patch.source_y, patch.source_x, patch.height, patch.width)
-        for step in steps:
-            pixels = getattr(tv, f"adjust_{step}")(pixels, getattr(jitter, step)[b].item())
-        assert pixels.min() > 0
-        assert pixels.max() < 1
-        pasted = tv.crop(result.images[b], patch.y, patch.x, patch.height, patch.width)
-        assert_close(pasted, pixels, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("channels", [1, 3, 5])
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_neutral_jitter_copies(channels, dtype):
-    shape = (4, channels, 20, 20)
-    images, patches = random_images(shape, dtype), random_patches(shape)
-    neutral = Jitter(*torch.tensor([1.0, 1.0, 1.0, 0.0, 0.3])[:, None].expand(5, 4))
-    copied = paste(images, patches).images
-    assert_close(paste(images, patches._replace(jitter=neutral)).images, copied, atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_jitter_stays_in_the_range(dtype):
-    shape = (16, 3, 20, 20)
-    images, patches = random_images(shape, dtype), random_patches(shape)
-    strong = random_jitter(16, torch.Generator().manual_seed(5), strength=1.0)
-    strong = strong._replace(brightness=strong.brightness * 2, saturation=strong.saturation * 3)
-    # The grey weights sum to 0.9999, so the steps commute to 1e-4 of what they change: here up to six-fold.
-    check_against_reference(images, patches._replace(jitter=strong), tolerance=1 if dtype == torch.uint8 else 1e-3)
-    pasted = paste(images, patches._replace(jitter=strong)).images
-    top = 255 if dtype == torch.uint8 else 1
-    assert pasted.min() == 0
-    assert pasted.max() == top
-
-
-def test_grey_and_black_patches_survive_a_hue_shift():
-    images = torch.zeros(2, 3, 8, 8)
-    images[1] = 0.5
-    hue = Jitter(*torch.tensor([1.0, 1.0, 1.0, 0.3, 0.0])[:, None].expand(5, 2))
-    patches = random_patches((2, 3, 8, 8))._replace(jitter=hue)
-    assert_close(paste(images, patches).images, images)
-
-
-def test_contrast_uses_the_grey_of_the_patch_alone():
-    images = torch.zeros(1, 1, 10, 10)
-    images[0, 0, :2, :2] = torch.tensor([[0.2, 0.4], [0.6, 0.8]])
-    flat = Jitter(*torch.tensor([1.0, 0.0, 1.0, 0.0, 0.0])[:, None])
-    result = paste(images, patch_at((0, 0), (7, 7), (2, 2), jitter=flat))
-    assert_close(result.images[0, 0, 7:9, 7:9], torch.full((2, 2), 0.5))
-
-
-def test_contrast_uses_the_whole_source_even_if_part_of_it_lands_outside():
-    images = torch.zeros(1, 1, 10, 10)
-    images[0, 0, 0, :4] = torch.tensor([0.2, 0.4, 0.6, 0.8])
-    flat = Jitter(*torch.tensor([1.0, 0.0, 1.0, 0.0, 0.0])[:, None])
-    result = paste(images, patch_at((0, 0), (5, -2), (1, 4), jitter=flat))
-    assert_close(result.images[0, 0, 5, :2], torch.full((2,), 0.5))
-
-
 # What is kept
 
 
@@ -379,13 +208,6 @@ def test_half_precision_copies_exactly_and_jitters_to_its_own_rounding(dtype):
     images = random_images(shape, dtype)
     check_against_reference_in_float(images, random_patches(shape, 20), 0.0)
     check_against_reference_in_float(images, random_patches(shape, 20, jitter=True), torch.finfo(dtype).eps)
-
-
-def check_against_reference_in_float(images, patches, tolerance):
-    reference, mask, tie = expected(images.double(), patches)
-    result = paste(images, patches)
-    assert torch.equal(result.mask & ~tie, mask & ~tie)
-    assert ((result.images.double() - reference).abs() * ~tie).max() <= tolerance
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])

@@ -3,14 +3,10 @@
 import inspect
 import math
 
-import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
-from torchvision.transforms.v2 import functional as tv
 
-from fastcutpaste.op.color import Jitter, level_brightness, normalize, place_jitter
-from fastcutpaste.op.paste import translate
 from fastcutpaste.op.placement import DRAWS, draw, place_cutpaste, place_scar
 
 SIZES = [(64, 64), (64, 65), (90, 64), (64, 400), (500, 64), (256, 256), (224, 320)]
@@ -334,109 +330,10 @@ def test_a_scar_larger_than_the_image_is_cut_to_it():
 # place_jitter
 
 
-def test_jitter_factors_are_uniform_within_their_strengths():
-    draws = random_draws()[:, 7:12]
-    jitter = place_jitter(draws.T, (0.1, 0.2, 0.3, 0.4))
-    for factor, centre, strength in zip(jitter[:4], (1, 1, 1, 0), (0.1, 0.2, 0.3, 0.4), strict=True):
-        assert centre - strength - 1e-6 <= factor.min() < centre - 0.99 * strength
-        assert centre + 0.99 * strength < factor.max() <= centre + strength + 1e-6
-        assert factor.mean() == pytest.approx(centre, abs=0.05 * strength)
-        assert factor.var() == pytest.approx(strength**2 / 3, rel=0.05)
-    assert 0 <= jitter.order.min() < 0.01
-    assert 0.99 < jitter.order.max() < 1
-    assert (torch.corrcoef(torch.stack(jitter)) - torch.eye(5)).abs().max() < 0.06
-
-
-def test_one_strength_stands_for_all_four():
-    draws = random_draws(9)[:, 7:12]
-    assert all(map(torch.equal, place_jitter(draws.T, 0.2), place_jitter(draws.T, (0.2,) * 4)))
-    assert place_jitter(draws.T, 0) is None
-    assert place_jitter(draws.T, (0, 0.0, 0, 0)) is None
-
-
-def test_map_reaches_every_field():
-    patches = place_cutpaste(random_draws(4), 64, 64).map(lambda field: field[:1])
-    assert all(field.shape == (1,) for field in patches.tensors)
-    assert isinstance(patches.jitter, Jitter)
-    assert place_cutpaste(random_draws(4), 64, 64, jitter=0).map(torch.neg).jitter is None
-
-
 # translate
 
 
-def mirrored(image, down, right):
-    """Shift one (C, H, W) array by whole pixels through NumPy's symmetric padding."""
-    _, height, width = image.shape
-    padded = np.pad(image, ((0, 0), (height, height), (width, width)), mode="symmetric")
-    return padded[:, height - down : 2 * height - down, width - right : 2 * width - right]
-
-
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-@pytest.mark.parametrize(("height", "width"), [(9, 14), (14, 9), (1, 6), (1, 1)])
-def test_translate_shifts_and_mirrors_like_symmetric_padding(dtype, height, width):
-    images = torch.randint(0, 256, (40, 2, height, width), generator=torch.Generator().manual_seed(0)).to(dtype)
-    shift = torch.rand(40, 2, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    shift[0], shift[1] = torch.tensor([1.0, -1.0]), torch.tensor([0.0, 0.0])
-    shifted = translate(images, shift)
-    assert shifted.dtype == dtype
-    for image, result, (y, x) in zip(images, shifted, shift, strict=True):
-        down, right = round(y.item() * height), round(x.item() * width)
-        assert np.array_equal(result.numpy(), mirrored(image.numpy(), down, right))
-
-
-def test_a_positive_shift_goes_down_and_right():
-    image = torch.zeros(1, 1, 4, 4)
-    image[0, 0, 1, 1] = 1
-    assert translate(image, torch.tensor([[0.25, 0.5]]))[0, 0, 2, 3] == 1
-
-
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_translate_keeps_the_memory_format_and_its_input(memory_format):
-    images = torch.rand(3, 3, 8, 9).contiguous(memory_format=memory_format)
-    before = images.clone()
-    shifted = translate(images, torch.full((3, 2), 0.3))
-    assert shifted.stride() == images.stride()
-    assert_close(shifted, translate(before.contiguous(), torch.full((3, 2), 0.3)), atol=0, rtol=0)
-    shifted.zero_()
-    assert torch.equal(images, before)
-    assert translate(images[:0], torch.zeros(0, 2)).shape == (0, 3, 8, 9)
-
-
 # normalize
-
-MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-
-
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("images_dtype", [torch.uint8, torch.float32])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_normalize_equals_torchvision(memory_format, images_dtype, dtype):
-    images = torch.randint(0, 256, (4, 3, 6, 7), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    unit = images.float() / 255
-    expected = tv.normalize(unit, MEAN.tolist(), STD.tolist())
-    images = (images if images_dtype == torch.uint8 else unit).contiguous(memory_format=memory_format)
-    before = images.clone()
-    result = normalize(images, MEAN, STD, dtype)
-    assert result.dtype == dtype
-    assert result.stride() == images.stride()
-    assert torch.equal(images, before)
-    assert_close(result.float(), expected, atol=2e-6 if dtype == torch.float32 else 0.01, rtol=0)
-
-
-def test_normalized_images_have_mean_0_and_variance_1():
-    images = (
-        torch.rand(2, 4, 50, 60, generator=torch.Generator().manual_seed(0))
-        * torch.tensor([0.2, 0.5, 1, 0.8])[:, None, None]
-    )
-    mean, std = images.mean((0, 2, 3)), images.std((0, 2, 3))
-    normalized = normalize(images, mean, std)
-    assert_close(normalized.mean((0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
-    assert_close(normalized.var((0, 2, 3)), torch.ones(4), atol=1e-4, rtol=0)
-
-
-def test_normalize_takes_an_empty_batch_and_one_pixel():
-    assert normalize(torch.zeros(0, 3, 5, 5, dtype=torch.uint8), MEAN, STD).shape == (0, 3, 5, 5)
-    assert_close(normalize(torch.full((1, 3, 1, 1), 0.5), MEAN, STD).flatten(), (0.5 - MEAN) / STD)
 
 
 # Errors
@@ -506,43 +403,4 @@ def test_a_reference_side_below_one_pixel_is_refused(reference):
         place_scar(random_draws(2), 64, 64, reference=reference)
 
 
-@pytest.mark.parametrize("strength", [-0.1, 1.1, 0.6, (0.1, 0.1, 0.1), (0.1, 0.1, 0.1, 0.6), (1.1, 0, 0, 0), math.nan])
-def test_jitter_out_of_bounds_is_refused(strength):
-    """0.6 for all is too much too: hue is measured in turns, and half a turn is the largest change."""
-    with pytest.raises(ValueError, match=r"jitter: brightness, contrast and saturation from 0 to 1 and hue"):
-        place_jitter(torch.zeros(5, 2), strength)
-
-
-@pytest.mark.parametrize("channels", [1, 4])
-def test_normalize_refuses_constants_of_another_length(channels):
-    with pytest.raises(ValueError, match=rf"normalize: mean and std of shape \({channels},\).*\(3,\)"):
-        normalize(torch.zeros(2, channels, 5, 5), MEAN, STD)
-
-
-def test_normalize_refuses_other_dtypes():
-    with pytest.raises(TypeError, match=r"normalize: .*uint8.*int64"):
-        normalize(torch.zeros(2, 3, 5, 5, dtype=torch.int64), MEAN, STD)
-
-
 # level_brightness
-
-
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])
-def test_levelled_images_have_the_brightness_asked_for_and_keep_their_ratios(dtype):
-    images = torch.rand(4, 3, 20, 24, generator=torch.Generator().manual_seed(0)) * 0.5
-    images = images * torch.linspace(0.4, 1, 4).view(-1, 1, 1, 1)
-    white = 255 if dtype == torch.uint8 else 1
-    images = (images * white).to(dtype)
-    levelled = level_brightness(images, 0.3)
-    assert (levelled.dtype, levelled.shape) == (torch.float32 if white == 255 else dtype, images.shape)
-    assert (levelled.double().mean((1, 2, 3)) - 0.3).abs().max() < 0.003
-    for before, after in zip(images.double(), levelled.double(), strict=True):
-        assert (after - before * 0.3 / before.mean()).abs().max() < (0.004 if dtype == torch.bfloat16 else 1e-5)
-
-
-def test_levelling_keeps_black_black_and_cuts_at_white():
-    images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
-    images[1, :, 0, 0] = 200
-    levelled = level_brightness(images, 0.5)
-    assert levelled[0].max() == 0
-    assert levelled[1].unique().tolist() == [0, 1]

@@ -1,9 +1,13 @@
 """Confetti, and patches cut from another image of the batch; the other baselines are in test_transforms."""
 
+import numpy as np
 import pytest
 import torch
+from small_patches import random_images, seeded
+from torch.testing import assert_close
 
-from fastcutpaste import Confetti, CutPaste, CutPasteScar, PretextTask
+from fastcutpaste import Confetti, Cutout, CutPaste, CutPasteScar, PretextTask, QuarterTurn, Scar
+from fastcutpaste.transforms.baselines import plain_color
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
@@ -62,3 +66,60 @@ def test_source_other_takes_the_pixels_of_the_neighbour_in_the_batch(make):
         assert (pasted[i][~mask[i].expand(3, -1, -1)] == i * 50).all()
     with pytest.raises(ValueError, match="source: 'same' or 'other' required, got 'batch'"):
         make(source="batch")
+
+
+@pytest.mark.parametrize("kind", [Cutout, Scar])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_mask_holds_exactly_one_color(kind, dtype, channels):
+    images = random_images((12, channels, 64, 70), dtype)
+    for color in ("black", "mean", "random"):
+        result = kind(color).augment(images, seeded())
+        for b in range(12):
+            pixels = result.images[b].permute(1, 2, 0)[result.mask[b, 0]]  # (pixels, C)
+            assert (pixels == pixels[0]).all()
+            if color == "black":
+                assert (pixels == 0).all()
+            if color == "mean":
+                mean = images[b].double().mean((-2, -1))
+                mean = mean.round() if dtype == torch.uint8 else mean
+                tolerance = {torch.uint8: 0, torch.float32: 1e-6, torch.bfloat16: 4e-3}[dtype]
+                assert_close(pixels[0].double(), mean, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])
+def test_random_colors_fill_the_color_cube(dtype):
+    colors = plain_color(torch.empty(6000, 3, 2, 2, dtype=dtype), "random", torch.rand(6000, 5, generator=seeded()))
+    assert colors.shape == (6000, 3, 1, 1)
+    assert colors.dtype == dtype
+    top = 255 if dtype == torch.uint8 else 1
+    unit = colors.flatten(1).double() / top
+    assert unit.min() < 0.01
+    assert 0.99 < unit.max() <= 1
+    assert_close(unit.mean(0), torch.full((3,), 0.5, dtype=torch.float64), atol=0.02, rtol=0)
+    assert_close(unit.var(0), torch.full((3,), 1 / 12, dtype=torch.float64), atol=0.004, rtol=0)
+    assert (torch.corrcoef(unit.T) - torch.eye(3)).abs().max() < 0.06
+    if dtype == torch.uint8:
+        assert len(colors.unique()) == 256
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_quarter_turn_equals_numpy(turns, dtype):
+    images = random_images((3, 3, 8, 8), dtype)
+    result = QuarterTurn(turns).augment(images)
+    assert np.array_equal(result.images.numpy(), np.rot90(images.numpy(), turns, (2, 3)))
+    assert result.mask.shape == (3, 1, 8, 8)
+    assert result.mask.dtype == torch.bool
+    assert result.mask.all()
+
+
+def test_four_quarter_turns_are_none():
+    images, turn = random_images((3, 3, 8, 8)), QuarterTurn(1)
+    assert torch.equal(turn(turn(turn(turn(images)))), images)
+    assert torch.equal(turn(turn(images)), QuarterTurn(2)(images))
+
+
+def test_quarter_turn_refuses_oblong_images():
+    with pytest.raises(ValueError, match=r"QuarterTurn: square images required, got 8×9"):
+        QuarterTurn(1)(torch.zeros(2, 3, 8, 9))

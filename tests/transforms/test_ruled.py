@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 from recorder import OWN, SYNCING, Ops, launches
+from small_patches import random_images
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 
@@ -31,14 +32,6 @@ DEVICE = "cuda" if GPU else "cpu"
 runs_kernels = pytest.mark.gpu if GPU else pytest.mark.skipif(not INTERPRETED, reason="needs TRITON_INTERPRET=1")
 TOLERANCE = {torch.uint8: 1, torch.float32: 1e-5, torch.bfloat16: 8e-3, torch.float16: 1e-3}
 MEAN, STD = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.3, 0.25])
-
-
-def random_images(shape, dtype=torch.uint8):
-    """Draw images; floating ones lie in 0–1."""
-    generator = torch.Generator().manual_seed(9)
-    if dtype == torch.uint8:
-        return torch.randint(0, 256, shape, generator=generator, dtype=dtype)
-    return torch.rand(shape, generator=generator).to(dtype)
 
 
 def bright(images):

@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from recorder import SYNCING, Ops
+from small_patches import random_images, seeded
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.testing import assert_close
@@ -33,15 +34,6 @@ TASKS = {
     "rotation": PretextTask(QuarterTurn(1), QuarterTurn(2), QuarterTurn(3)),
 }
 tasks = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def random_images(shape, dtype=torch.uint8):
-    images = torch.randint(0, 256, shape, generator=seeded(9), dtype=torch.uint8)
-    return images if dtype == torch.uint8 else (images / 255).to(dtype)
 
 
 @tasks
@@ -204,7 +196,9 @@ def test_base_task_and_normalize_compile_into_one_graph(name):
         torch.manual_seed(4)
         images_eager, labels_eager = pipeline(images)
         assert torch.equal(labels_compiled, labels_eager)
-        assert_close(images_compiled, images_eager, atol=1e-6, rtol=0)  # one multiply-add rounds once, or twice
+        differs = (images_compiled - images_eager).abs() > 1e-6  # one multiply-add rounds once, or twice
+        assert differs.float().mean() <= 1e-4
+        assert_close(images_compiled, images_eager, atol=1.01 / 255 / 0.224, rtol=0)  # and may do so across a tie
         assert images_compiled.is_contiguous(memory_format=torch.channels_last)
 
 
