@@ -3,8 +3,10 @@
 python -m benchmarks.plots        docs/augment.svg, and what is between the marks of README.md and benchmarks/README.md
 """
 
+import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -17,6 +19,7 @@ from benchmarks.rows import RESULTS, Row, read
 from fastcutpaste.files import written_whole
 
 ROOT = Path(__file__).parents[1]
+GPU_OP = "3-way uint8 to bf16"
 RUNGS = (  # of benchmarks.train, each with one thing more than the one before
     "PIL workers, fp32, NCHW",
     "+ batched op",
@@ -29,10 +32,15 @@ RUNGS = (  # of benchmarks.train, each with one thing more than the one before
 
 def main() -> None:
     """Draw and write what there are rows for."""
+    matplotlib.rcParams["svg.hashsalt"] = "fastcutpaste"  # the same rows, the same file
     augment = [row for row in read(RESULTS / "augment.csv") if row.op == "3-way"]
     if augment:
         draw(augment, ROOT / "docs" / "augment.svg")
+    gpu = read(RESULTS / "gpu.csv")
+    if gpu:
+        draw_gpu(gpu, ROOT / "docs" / "gpu.svg")
     tables: tuple[tuple[str, str, list[Row], Callable[[list[Row]], str]], ...] = (
+        ("README.md", "gpu", gpu, gpu_table),
         ("README.md", "augment", augment, augment_table),
         ("README.md", "score", read(RESULTS / "score.csv"), score_table),
         ("benchmarks/README.md", "train", read(RESULTS / "train.csv"), train_table),
@@ -42,6 +50,19 @@ def main() -> None:
     for file, name, rows, table in tables:
         if rows:
             replace_between(ROOT / file, name, table(rows))
+
+
+def gpu_table(rows: list[Row]) -> str:
+    """Give images a second of the 3-way task on a GPU over the batch; what others take besides, and under it how."""
+    ours = ("compiled, CUDA graph", "compiled", "eager")
+    names = {row.provider: f"fastcutpaste, {row.provider}" for row in rows if row.provider in ours}
+    here = [replace(row, provider=names[row.provider]) for row in rows if row.op == GPU_OP and row.provider in ours]
+    here += [row for row in rows if row.op == "3-way" and row.provider != "fastcutpaste"]
+    here.sort(key=lambda row: row.batch)
+    best = {name: max(row.images_per_s for row in here if row.provider == name) for name in _providers(here)}
+    order = sorted(best, key=lambda name: -best[name])
+    made = f"images/s, torch {here[0].torch.partition('+')[0]}, commit {here[0].commit}"
+    return _tables(made, here, order, lambda row: f"batch {row.batch}", lambda row: f"{row.images_per_s:,.0f}")
 
 
 def augment_table(rows: list[Row]) -> str:
@@ -117,6 +138,31 @@ def draw(rows: list[Row], path: Path, size: int = 256) -> None:
         axis.minorticks_off()
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, format="svg", metadata={"Date": None})
+    plt.close(figure)
+
+
+def draw_gpu(rows: list[Row], path: Path) -> None:
+    """Draw the 3-way task's images a second over the batch, what copying the bytes would take, and what PIL does."""
+    figures = {each["what"]: each["value"] for each in json.loads((RESULTS / "gpu.json").read_text())["figures"]}
+    moved = 3 * 256**2 * (1 + 3 * 2)  # bytes an image, read and written
+    limit = figures["device copy, read and written"] * 1e12 / moved
+    pil = next(row for row in rows if row.provider.startswith("PIL,"))
+    figure, axis = plt.subplots(figsize=(8, 4.2), layout="constrained")
+    for provider in ("compiled, CUDA graph", "compiled", "eager"):
+        points = sorted((row.batch, row.images_per_s) for row in rows if (row.op, row.provider) == (GPU_OP, provider))
+        axis.plot(*zip(*points, strict=True), "-o", label=f"fastcutpaste, {provider}", markersize=4)
+    axis.axhline(limit, color="0.4", linestyle=":", label="copying the bytes")
+    axis.plot([pil.batch], [pil.images_per_s], "s", color="0.2", label=pil.provider)
+    batches = sorted({row.batch for row in rows if row.op == GPU_OP})
+    axis.set(xscale="log", yscale="log", xlabel="batch", ylabel="images / s", ylim=(1e3, 6e6))
+    figure.suptitle(f"3-way, uint8 to bf16, 256²: {pil.device}, torch {pil.torch}, commit {pil.commit}", fontsize=9)
+    axis.set_xticks(batches, [str(batch) for batch in batches])
+    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     with written_whole(path) as temporary:
         figure.savefig(temporary, format="svg", metadata={"Date": None})
     plt.close(figure)

@@ -45,8 +45,8 @@ def _table(study: str, outcomes: Sequence[Outcome], what: str = "") -> str:
         cells += [_figure(getattr(one, name) for one in group) for name in ("image_auroc", "pixel_auroc", "pro_auc")]
         cells.append(PAPER.get((study, row, category), ""))
         cells += [
-            f"{sum(one.train_s for one in group) / len(group):.0f}",
-            f"{sum(one.score_ms for one in group) / len(group):.1f}",
+            _mean((one.train_s for one in group), 0),
+            _mean((one.score_ms for one in group), 1),
             device,
         ]
         lines.append("| " + " | ".join(cells) + " |")
@@ -81,6 +81,12 @@ def _steps(budget: str, group: Sequence[Outcome]) -> str:
 def _place(key: tuple[str, str, str, str, str], order: Sequence[str]) -> tuple[object, ...]:
     data, category, row, budget, device = key
     return data, category, order.index(row) if row in order else len(order), budget, device
+
+
+def _mean(values: Iterable[float], digits: int) -> str:
+    """Give the mean of what was measured; nan where other work ran beside it."""
+    found = [value for value in values if not isnan(value)]
+    return f"{sum(found) / len(found):.{digits}f}" if found else ""
 
 
 def _figure(values: Iterable[float]) -> str:

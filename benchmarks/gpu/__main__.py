@@ -21,8 +21,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.gpu import learn, op
-from benchmarks.gpu.device import copy_ceiling, product_ceiling
+from benchmarks.gpu import learn, op, pipeline
+from benchmarks.gpu.device import copy_ceiling, fill_ceiling, product_ceiling
 from benchmarks.gpu.figures import Figures, Plan
 from benchmarks.rows import RESULTS, commit, keep
 
@@ -50,6 +50,8 @@ def measure_ceilings(plan: Plan, figures: Figures) -> None:
     figures.copy = copy_ceiling(plan.device, plan.copy_megabytes, plan.seconds)
     figures.product = product_ceiling(plan.device, plan.product_side, plan.seconds)
     figures.add("device copy, read and written", figures.copy / 1e12, "TB/s")
+    figures.fill = fill_ceiling(plan.device, plan.copy_megabytes, plan.seconds)
+    figures.add("device fill, written", figures.fill / 1e12, "TB/s")
     figures.add("matrix product, bf16", figures.product / 1e12, "TFLOP/s")
 
 
@@ -62,6 +64,7 @@ SECTIONS: dict[str, Callable[[Plan, Figures], None]] = {
     "trainer": learn.measure_trainer,
     "scorer": learn.measure_scorer,
     "density": learn.measure_density,
+    "pipeline": pipeline.measure_pipeline,
 }
 
 

@@ -117,6 +117,13 @@ def copy_ceiling(device: torch.device, megabytes: int, seconds: float) -> float:
     return 2 * source.numel() / (taken[len(taken) // 2] / 1e3)
 
 
+def fill_ceiling(device: torch.device, megabytes: int, seconds: float) -> float:
+    """Measure the bytes a second of a large fill on the device: the limit of what is only written."""
+    target = torch.empty(megabytes * 2**20, dtype=torch.uint8, device=device)
+    taken = device_times(lambda given: given.zero_(), [target], seconds)
+    return target.numel() / (taken[len(taken) // 2] / 1e3)
+
+
 def product_ceiling(device: torch.device, side: int, seconds: float) -> float:
     """Measure the FLOP a second of a large bf16 matrix product of random numbers."""
     left, right = torch.randn(2, side, side, device=device).bfloat16()

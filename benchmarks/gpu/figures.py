@@ -85,6 +85,7 @@ class Figures:
 
     Attributes:
         copy: bytes a second of a device copy, read and written together; 0 until measured.
+        fill: bytes a second of a device fill; 0 until measured.
         product: FLOP a second of a bf16 matrix product; 0 until measured.
         failed: whether anything went wrong.
     """
@@ -95,6 +96,7 @@ class Figures:
     profiles: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     copy: float = 0.0
+    fill: float = 0.0
     product: float = 0.0
     failed: bool = False
 
