@@ -495,8 +495,7 @@ def test_a_fill_of_another_dtype_or_device_is_refused():
 def test_a_gpu_gives_what_the_cpu_gives(jitter):
     shape = (16, 3, 64, 80)
     images, patches = random_images(shape, torch.float32), random_patches(shape, "any", jitter)
-    moved = None if patches.jitter is None else Jitter(*(field.cuda() for field in patches.jitter))
-    result = paste(images.cuda(), Patches(*(field.cuda() for field in patches[:-1]), moved))
+    result = paste(images.cuda(), patches.map(lambda field: field.cuda()))
     assert result.images.is_cuda
     assert result.mask.is_cuda
     reference, _, tie = expected(images, patches)
