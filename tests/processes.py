@@ -13,7 +13,7 @@ from fastcutpaste.cli import main
 # Windows has no fork; there each process imports for itself.
 PROCESSES = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
 PROCESSES.set_forkserver_preload(
-    [*(f"fastcutpaste.cli.{name}" for name in ("train", "evaluate", "predict")), "torch._dynamo"]  # of any optimizer
+    [*(f"fastcutpaste.cli.{name}" for name in ("train", "evaluate", "predict")), "torch._inductor.cudagraph_trees"]
 )
 
 
