@@ -1,4 +1,4 @@
-"""The op's providers under pytest-benchmark: `pip install '.[bench]' && pytest benchmarks`."""
+"""The op's providers under pytest-benchmark, in one process: `pytest -o addopts= benchmarks` with the extra `bench`."""
 
 import pytest
 import torch
