@@ -56,7 +56,7 @@ def test_a_section_that_fails_is_named_and_the_others_go_on(monkeypatch, tmp_pat
     assert rehearse(tmp_path, "op", "ceilings") == 1
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert found["skipped"] == {"op": "FAILED: AssertionError: differs from the reference"}
-    assert len(found["figures"]) == 2
+    assert len(found["figures"]) == 3
     assert "skipped op: FAILED" in capsys.readouterr().out
 
 
