@@ -56,8 +56,10 @@ class Ruled(nn.Module):
     ) -> DrawnAndPasted | None:
         """Do all of it in kernels, see `draw_and_paste`; None where they cannot. Raises as `drawn`."""
         check_images(type(self).__name__, images)
-        if not has_kernels(images) or (draws is not None and draws.dtype != torch.float32):
+        if not has_kernels(images):
             return None
+        if draws is not None and (draws.dtype != torch.float32 or draws.device != images.device):
+            return None  # the general way knows other types, and says what is wrong
         compiling = torch.compiler.is_compiling()  # then a text stands for the rules
         rules = (self._described() or None) if compiling else self.task_rules()
         if rules is None:
