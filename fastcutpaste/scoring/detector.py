@@ -1,7 +1,9 @@
 """The detector: network, density, preprocessing and threshold as one object."""
 
+import copy
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -9,17 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastcutpaste.networks.backbone import Network
+from fastcutpaste.networks.backbone import Network, computes_bf16
+from fastcutpaste.networks.folding import fold_batch_norms, round_convolutions
 from fastcutpaste.op.checks import check_images
-from fastcutpaste.op.color import level_brightness
 from fastcutpaste.scoring.config import DetectorConfig
-from fastcutpaste.scoring.dense import continue_edges, grid_shape, score_maps, spread_scores, widen_patches
-from fastcutpaste.scoring.density import Density, LocationDensity, make_density
+from fastcutpaste.scoring.dense import fitting_chunk, grid_shape, score_maps
+from fastcutpaste.scoring.density import Density
 from fastcutpaste.scoring.detector_file import Parts, read_detector, write_detector
 from fastcutpaste.scoring.embedder import Embedder
+from fastcutpaste.scoring.fitting import Progress, fit_densities
 from fastcutpaste.scoring.metrics import threshold_at_fpr
+from fastcutpaste.scoring.replay import Replayed
+from fastcutpaste.scoring.scorer import Scorer, collect
 
-Progress = Callable[[Iterable[Tensor], int, str], Iterable[Tensor]]
+_MOST_SIZES = 4  # of images, for which a scorer is kept
 
 
 class Detector:
@@ -56,12 +61,13 @@ class Detector:
     ) -> None:
         self.network = network.to(memory_format=torch.channels_last).eval()
         self.config = config or DetectorConfig()
-        self._embedder = Embedder(self.network, self.config)
         self.density, self.area_densities = density, tuple(area_densities)
         self.threshold = threshold
         self.typical = typical
         self.brightness = brightness
         self.provenance = provenance or {}
+        self._optimized = False
+        self._assemble()
         patch = self.config.patch
         if patch is not None and network.field is not None and patch < network.field:
             raise ValueError(
@@ -88,7 +94,27 @@ class Detector:
         for density in (self.density, *self.area_densities):
             if density is not None:
                 density.to(device)
+        self._assemble()
         return self
+
+    def optimized(self) -> "Detector":
+        """Give a copy that scores the same, to rounding, with less work.
+
+        Its batch norms are folded into the convolutions, and on a GPU all work on a batch is one CUDA graph from the
+        second batch of a shape on. Where the network's flow cannot be followed, or no graph recorded, that is left as
+        it was, and a warning says why. What is trained or fitted later is not in the copy; it saves the file that this
+        one saves. On a GPU it is not for several threads at a time.
+
+        Raises:
+            RuntimeError: not fitted.
+
+        Cost: the memory of the network twice more, and on a GPU that of the work on up to 4 shapes of batch. On a CPU
+            it takes 2 to 4 % of the time off (benchmarks/README.md).
+        """
+        fast = Detector(*copy.deepcopy(self._parts()))
+        fast._optimized = True
+        fast._assemble()
+        return fast
 
     def fit(self, images: Tensor, calibration: Tensor, progress: Progress | None = None) -> "Detector":
         """Fit the densities on normal images as they are, and set the threshold on others.
@@ -118,8 +144,10 @@ class Detector:
         if self.config.level:
             sums = [batch.mean((1, 2, 3), dtype=torch.float32).sum() for batch in self._embedder.batches(images)]
             self.brightness = float(sum(sums)) / len(images) / (255 if images.dtype == torch.uint8 else 1)
-        self.density, *areas = self._fit_densities(images, progress)
+            self._embedder.brightness = self.brightness
+        self.density, *areas = fit_densities(self._embedder, images, progress)
         self.area_densities = tuple(areas)
+        self._scorers.clear()
         if self.config.patch is None:
             scores = middle = self.score(calibration, progress)
         else:
@@ -129,27 +157,29 @@ class Detector:
         self.threshold = threshold_at_fpr(scores, self.config.false_positive_rate)
         return self
 
-    def score(self, images: Tensor, progress: Progress | None = None) -> Tensor:
+    def score(self, images: Tensor, progress: Progress | None = None, device: torch.device | str = "cpu") -> Tensor:
         """Score images: the higher, the more anomalous.
 
         Args:
             images: (N, 3, H, W), uint8 0–255 or floating point 0–1, on any device, of a size that `localize` takes, or
                 of `config.size` where whole images are scored.
             progress: wraps the batches, for a progress bar.
+            device: where the scores are wanted, as for `localize`.
 
         Returns:
-            (N,) float32 on the CPU: the distance of the image's features, or the maximum of its heat map.
-        """
-        if self.config.patch is not None:
-            return score_maps(self.localize(images, progress))
-        self._check("score", images)
-        batches: Iterable[Tensor] = self._embedder.batches(images)
-        if progress is not None:
-            batches = progress(batches, len(images), "scoring")
-        scores = (self._fitted().score(self._embedder.embed(self._levelled(batch))).cpu() for batch in batches)
-        return torch.cat([torch.empty(0), *scores])
+            (N,) float32: the distance of the image's features, or the maximum of its heat map.
 
-    def localize(self, images: Tensor, progress: Progress | None = None) -> Tensor:
+        Raises:
+            ValueError: images of another size, pixels that are not finite, as for `localize`.
+        """
+        whole = self.config.patch is None
+        made = self._made("score" if whole else "localize", images, progress)
+        scores = collect(made if whole else map(score_maps, made), (len(images),), self.device, device)
+        if scores.device.type == "cpu":
+            _check_finite("score", scores.sum())
+        return scores
+
+    def localize(self, images: Tensor, progress: Progress | None = None, device: torch.device | str = "cpu") -> Tensor:
         """Draw a heat map of each image.
 
         Args:
@@ -157,12 +187,17 @@ class Detector:
                 fitted on, at least as large as a patch and, continued where the border is, as the areas; with a
                 density per location, of `config.size`.
             progress: wraps the batches, for a progress bar.
+            device: where the maps are wanted. On that of the detector, a GPU, they stay: nothing is copied and nothing
+                waited for, so the call returns before the work is done, and images in page-locked memory may be written
+                to only after it.
 
         Returns:
-            (N, H, W) float32 on the CPU, in the units of the scores.
+            (N, H, W) float32, in the units of the scores. To the CPU from a GPU: in page-locked memory up to 256 MiB.
 
         Raises:
-            ValueError: a detector of whole images, images of another size, pixels that are not finite.
+            ValueError: a detector of whole images, images of another size. Pixels that are not finite, where the maps
+                are wanted on the CPU; a GPU would have to be waited for to know, and the whole map of such an image is
+                NaN, which is not above a threshold: call normal what is at most the threshold.
 
         Cost: memory for the maps, and for some 2¹⁸ pixels at a time (2²² on a GPU): a large image is scored in
             overlapping slabs, which leave no seams. With areas, a few copies of the features of as many rows besides;
@@ -170,23 +205,21 @@ class Detector:
         """
         if self.config.patch is None:
             raise ValueError("localize: a detector trained on patches required, got one of whole images")
-        self._check("localize", images)
-        self._fitted()
-        stride, margin = self.config.stride, self.config.margin
-        height, width = images.shape[-2:]
-        size = (height + 2 * margin, width + 2 * margin)
-        batches: Iterable[Tensor] = self._embedder.batches(images) if len(images) else []
-        if progress is not None:
-            batches = progress(batches, len(images), "scoring")
-        maps = [torch.empty(0, height, width)]
-        for batch in batches:
-            grids = zip(self.config.sides, self._score_grids(self._continued(batch)), strict=True)
-            spread = (spread_scores(scores, size, patch=side, stride=stride) for side, scores in grids)
-            mean = reduce(torch.add, spread) / len(self.config.sides)
-            maps.append(mean[:, margin : margin + height, margin : margin + width].cpu())
-            if not maps[-1].isfinite().all():
-                raise ValueError("localize: images of finite pixels required, got NaN or infinity")
-        return torch.cat(maps)
+        made = self._made("localize", images, progress)
+        shape = len(images), *images.shape[-2:]
+        if torch.device(device).type != "cpu":
+            return collect(made, shape, self.device, device)
+        sums: list[Tensor] = []  # a number a batch, finite if all its pixels are; looked at when all are there
+
+        def summed() -> Iterator[Tensor]:
+            for maps in made:
+                sums.append(maps.sum())
+                yield maps
+
+        maps = collect(summed(), shape, self.device, device)
+        if sums:
+            _check_finite("localize", reduce(torch.add, sums))
+        return maps
 
     def save(self, path: str | Path) -> None:
         """Write the detector to one safetensors file, whole or not at all.
@@ -194,8 +227,7 @@ class Detector:
         Raises:
             RuntimeError: not fitted.
         """
-        write_detector(path, Parts(self.network, self.config, self._fitted(), self.threshold, self.typical,
-                                   self.provenance, self.area_densities, self.brightness))  # fmt: skip
+        write_detector(path, self._parts())
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "Detector":
@@ -206,66 +238,49 @@ class Detector:
         """
         return read_detector(path, cls).to(device)
 
-    def _fit_densities(self, images: Tensor, progress: Progress | None) -> list[Density]:
-        """Fit the density of the patches, or of whole images, and that of each kind of area, in one pass."""
-        config, embedder = self.config, self._embedder
-        densities = [make_density(config.density) for _ in range(1 + len(config.areas))]
-        first, located = densities[0], isinstance(densities[0], LocationDensity)
-        parts: Iterable[Tensor] = embedder.batches(images)
-        if located:
-            levelled = torch.cat([self._levelled(batch) for batch in parts]) if config.level else images
-            parts = embedder.slabs_of_all(continue_edges(levelled, config.margin))
+    def _assemble(self) -> None:
+        """Put together what scores, anew where a part of it has changed."""
+        network, config = self.network, self.config
+        if self._optimized:
+            network = fold_batch_norms(network)
+            if computes_bf16(self.device):
+                round_convolutions(network)
+            if (
+                config.patch is not None and self.device.type == "cuda"
+            ):  # asked for once: a graph's chunks are of a size
+                config = replace(config, chunk=config.chunk or fitting_chunk(config.patch, self.device))
+        self._embedder = Embedder(network, config, self.brightness)
+        self._scorers: dict[tuple[int, int], Callable[[Tensor], Tensor]] = {}
+
+    def _scorer(self, size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+        """Give what scores images of (H, W)."""
+        scorer = self._scorers.get(size)
+        if scorer is None:
+            scorer = Scorer(self._embedder, (self._fitted(), *self.area_densities), size)
+            if self._optimized and self.device.type == "cuda":
+                scorer = Replayed(scorer, self.device)
+            if len(self._scorers) >= _MOST_SIZES:
+                self._scorers.clear()
+            self._scorers[size] = scorer
+        return scorer
+
+    def _made(self, who: str, images: Tensor, progress: Progress | None) -> Iterator[Tensor]:
+        """Make scores (B,), or heat maps (B, H, W), batch after batch, on the detector's device."""
+        self._check(who, images)
+        scorer = self._scorer((images.shape[2], images.shape[3]))
+        batches: Iterable[Tensor] = self._embedder.batches(images) if len(images) else []
         if progress is not None:
-            parts = progress(parts, sum(len(part) for part in parts), "fitting the density")
-        if located:
-            return [first.fit(embedder.embed_all(slab) for slab in parts)]
-        continued = (self._continued(batch) for batch in parts)
-        if not config.areas:  # patches that are left out need not be embedded
-            stride = config.stride * self._fit_step(len(images), config.grid)
-            return [first.fit(embedder.embed(batch, stride) for batch in continued)]
-        steps = [self._fit_step(len(images), config.grid_of(side)) for side in config.sides]
-        kept: list[list[Tensor]] = [[] for _ in steps]
-        for batch in continued:
-            grid = torch.cat(list(embedder.rows(batch)), 1)  # (B, h, w, D)
-            for features, side, step in zip(kept, config.sides, steps, strict=True):
-                features.append(widen_patches(grid, config.patches_along(side))[:, ::step, ::step].contiguous())
-        return [density.fit(features) for density, features in zip(densities, kept, strict=True)]
+            batches = progress(batches, len(images), "scoring")
+        return map(scorer, batches)
 
-    def _score_grids(self, continued: Tensor) -> list[Tensor]:
-        """Score the patches, and each kind of area, of continued images: a grid (B, h, w) for each side."""
-        sides, densities = self.config.sides, (self._fitted(), *self.area_densities)
-        along = [self.config.patches_along(side) for side in sides]
-        scores: list[list[Tensor]] = [[] for _ in sides]
-        before: list[Tensor] = []  # the last rows of the grid, which the next areas reach into
-        for features in self._embedder.rows(continued):
-            known = torch.cat([*before, features], 1) if before else features
-            for i, density in enumerate(densities):
-                reached = known[:, max(0, known.shape[1] - features.shape[1] - along[i] + 1) :]
-                if reached.shape[1] >= along[i]:
-                    scores[i].append(density.score(widen_patches(reached, along[i])))
-            if max(along) > 1:
-                before = [known[:, max(0, known.shape[1] - max(along) + 1) :]]
-        return [torch.cat(parts, 1) for parts in scores]
-
-    def _levelled(self, images: Tensor) -> Tensor:
-        return level_brightness(images, self.brightness) if self.config.level else images
-
-    def _continued(self, images: Tensor) -> Tensor:
-        return continue_edges(self._levelled(images), self.config.margin)
+    def _parts(self) -> Parts:
+        return Parts(self.network, self.config, self._fitted(), self.threshold, self.typical, self.provenance,
+                     self.area_densities, self.brightness)  # fmt: skip
 
     def _fitted(self) -> Density:
         if self.density is None:
             raise RuntimeError("Detector: fit or load required first, got neither")
         return self.density
-
-    def _fit_step(self, count: int, grid: tuple[int, int]) -> int:
-        """Give the smallest step over the grids of `count` images at which at most `fit_patches` places are left."""
-        step = 1
-        while True:
-            rows, columns = (-(-side // step) for side in grid)  # rounded up
-            if count * rows * columns <= self.config.fit_patches or rows * columns == 1:
-                return step
-            step += 1
 
     def _check(self, who: str, images: Tensor) -> None:
         check_images(who, images)
@@ -277,6 +292,11 @@ class Detector:
         if patch is not None:
             least = max([patch, *(area - 2 * self.config.margin for area in self.config.areas)])
             grid_shape(images.shape[2], images.shape[3], least, self.config.stride)
+
+
+def _check_finite(who: str, total: Tensor) -> None:
+    if not math.isfinite(total):
+        raise ValueError(f"{who}: images of finite pixels required, got NaN or infinity")
 
 
 def hold_out(images: Tensor, share: float = 0.2) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """From images to the features of their patches, a few images or rows of the grid at a time: memory is bounded."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -7,8 +8,9 @@ from torch import Tensor
 
 from fastcutpaste.networks.backbone import Network, autocast
 from fastcutpaste.networks.patchnet import STEP
+from fastcutpaste.op.color import level_brightness
 from fastcutpaste.scoring.config import DetectorConfig
-from fastcutpaste.scoring.dense import embed_densely, embed_patches, fitting_chunk, slabs
+from fastcutpaste.scoring.dense import continue_edges, embed_densely, embed_patches, fitting_chunk, slabs
 
 
 class Embedder:
@@ -20,10 +22,11 @@ class Embedder:
     Args:
         network: on the device to compute on.
         config: size of the patches, their grid, and how many to take at a time.
+        brightness: to which images are brought where the config says so, 0–1.
     """
 
-    def __init__(self, network: Network, config: DetectorConfig) -> None:
-        self.network, self.config = network, config
+    def __init__(self, network: Network, config: DetectorConfig, brightness: float = math.nan) -> None:
+        self.network, self.config, self.brightness = network, config, brightness
 
     @property
     def device(self) -> torch.device:
@@ -37,6 +40,14 @@ class Embedder:
         if self.config.patch is None:
             count = self.config.chunk or fitting_chunk(max(height, width), self.device)
         return list(torch.split(images, max(1, count)))
+
+    def levelled(self, images: Tensor) -> Tensor:
+        """Bring images (B, 3, H, W) to the brightness where the config says so."""
+        return level_brightness(images, self.brightness) if self.config.level else images
+
+    def continued(self, images: Tensor) -> Tensor:
+        """Level images (B, 3, H, W), and continue their edges, as the config says."""
+        return continue_edges(self.levelled(images), self.config.margin)
 
     def embed(self, images: Tensor, stride: int | None = None) -> Tensor:
         """Give features (B, h, w, D) of the patches of images, or (B, D) of whole images; float32.

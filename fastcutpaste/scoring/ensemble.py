@@ -42,6 +42,10 @@ class Ensemble:
                              "takes at least two different images to set it")  # fmt: skip
         self.members, self.threshold, self.config = list(members), threshold, members[0].config
 
+    def optimized(self) -> "Ensemble":
+        """Give an ensemble of the same detectors, each as `Detector.optimized`."""
+        return Ensemble([member.optimized() for member in self.members], self.threshold)
+
     def together(self, scored: Sequence[Scored]) -> Scored:
         """Bring what each member scored, in their order, into one."""
         scores = torch.stack([self._scaled(i, scores) for i, (scores, _) in enumerate(scored)]).mean(0)

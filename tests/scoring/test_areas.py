@@ -79,7 +79,7 @@ def test_the_grids_of_patches_and_of_areas_are_thinned_until_few_enough_are_left
             return super().fit(seen[-1])  # type: ignore[return-value]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fastcutpaste.scoring.detector.make_density", lambda _: Recorder())
+        patch.setattr("fastcutpaste.scoring.fitting.make_density", lambda _: Recorder())
         again = Detector(network(), config).fit(images, calibration)
     assert [tuple(features.shape[:3]) for features in seen] == [(11, 2, 5), (11, 1, 4)]
     assert torch.equal(again.localize(images), fitted.localize(images))

@@ -447,3 +447,45 @@ def test_an_unfitted_detector_scores_and_saves_nothing(config: DetectorConfig, t
 def test_settings_out_of_bounds_are_refused(setting: str, value: object) -> None:
     with pytest.raises(ValueError, match=r"required, got"):
         replace(PATCHES, **{setting: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("backbone", ["patchnet", "resnet18", "resnet18 at layer2", "efficientnet_lite0"])
+def test_an_optimized_detector_draws_the_same_maps_and_saves_the_same_file(
+    backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastcutpaste.networks.backbone.computes_bf16", lambda _: False)
+    monkeypatch.setattr("fastcutpaste.scoring.detector.computes_bf16", lambda _: False)
+    if "lite" in backbone:
+        pytest.importorskip("timm", reason="pip install 'fastcutpaste[timm]'")
+    name, _, stage = backbone.partition(" at ")
+    torch.manual_seed(0)
+    network = Network(NetworkConfig(name, patch=24, stage=stage or None, head=()))
+    with torch.no_grad():
+        for seed in range(10):
+            network(draw_images(8, seed))  # batch norms that have seen images
+    detector = Detector(network, DetectorConfig(SIZE, 24, 8), provenance={"seed": 3}).fit(*hold_out(draw_images(14)))
+    fast, images = detector.optimized(), draw_images(3, seed=1)
+    maps = detector.localize(images)
+    made = fast.localize(images)
+    assert not torch.equal(made, maps)
+    torch.testing.assert_close(made, maps, rtol=0, atol=1e-4 * float(maps.max() - maps.min()))
+    assert fast.threshold == detector.threshold
+    for each, path in ((detector, tmp_path / "plain"), (fast, tmp_path / "fast")):
+        each.save(path)
+    assert (tmp_path / "plain").read_bytes() == (tmp_path / "fast").read_bytes()
+    assert torch.equal(detector.localize(images), maps)
+
+
+def test_an_optimized_detector_shares_nothing_and_can_be_moved_fitted_and_optimized_again(patches: Detector) -> None:
+    images = draw_images(14, seed=6)
+    before = patches.score(images)
+    fast = patches.optimized()
+    assert fast.density is not patches.density
+    assert not {id(each) for each in fast.network.parameters()} & {id(each) for each in patches.network.parameters()}
+    fast.to("cpu").fit(images, images)
+    assert fast.threshold != patches.threshold
+    assert torch.equal(patches.score(images), before)
+    again = fast.optimized()
+    assert torch.equal(again.score(images), fast.score(images))
+    with pytest.raises(RuntimeError, match="fit or load required first"):
+        Detector(network(), PATCHES).optimized()

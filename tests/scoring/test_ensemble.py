@@ -28,6 +28,17 @@ def members():
     return made, images
 
 
+def test_an_optimized_ensemble_has_the_same_members_optimized(members):
+    (one, two), images = members
+    ensemble = Ensemble([one, two], threshold=0.7)
+    fast = ensemble.optimized()
+    assert fast.threshold == ensemble.threshold
+    for member, other in zip(fast.members, ensemble.members, strict=True):
+        assert member is not other
+        scores = other.score(images)
+        torch.testing.assert_close(member.score(images), scores, rtol=0, atol=0.1 * float(scores.std()))
+
+
 def test_each_member_counts_alike_whatever_its_units(members):
     (one, two), images = members
     maps = [list(member.localize(images)) for member in (one, two)]
