@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from fastcutpaste.cli.options import DEVICE_OPTION, DEVICES_OPTION, finish, launched
+from fastcutpaste.cli.options import DEVICE_OPTION, DEVICES_OPTION, finish, launched, load_scorer
 from fastcutpaste.console import people
 from fastcutpaste.images.folders import find_test_images, load_masks
-from fastcutpaste.reports.runs import evaluate_scores, load_run, score_paths, write_evaluation
+from fastcutpaste.reports.runs import evaluate_scores, score_paths, write_evaluation
 from fastcutpaste.scoring.ensemble import Ensemble, spread
 
 FIGURES = ("image_auroc", "pixel_auroc", "pro_auc", "false_positive_rate", "detection_rate")
@@ -24,7 +24,7 @@ FIGURES = ("image_auroc", "pixel_auroc", "pro_auc", "false_positive_rate", "dete
 def evaluate(run: Path, data: Path, out: Path | None, device: str, devices: int) -> None:
     """Measure the detector in RUN on labelled images: DATA/test/<kind>, with masks in DATA/ground_truth."""
     fabric = launched(device, devices)
-    detector = load_run(run, fabric.device)
+    detector = load_scorer(run, fabric.device)
     found = find_test_images(data)
     if None in found.kinds:
         raise ValueError(f"evaluate: labelled images in {data / 'test'}/<kind> required, got a folder of images; "

@@ -6,12 +6,12 @@ from typing import Any
 import click
 from torch import Tensor
 
-from fastcutpaste.cli.options import DEVICE_OPTION, DEVICES_OPTION, finish, launched
+from fastcutpaste.cli.options import DEVICE_OPTION, DEVICES_OPTION, finish, launched, load_scorer
 from fastcutpaste.console import people
 from fastcutpaste.images.decode import load_images
 from fastcutpaste.images.folders import find_test_images
 from fastcutpaste.reports.pictures import write_heat_maps
-from fastcutpaste.reports.runs import heat_range, load_run, score_files
+from fastcutpaste.reports.runs import heat_range, score_files
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import Ensemble
 from fastcutpaste.scoring.regions import find_regions
@@ -29,7 +29,7 @@ _AT_ONCE = 16  # images whose heat maps are held, at the size of the file
 def predict(run: Path, images: tuple[Path, ...], heatmaps: Path | None, device: str, devices: int) -> None:
     """Score IMAGES (files or folders) with the detector in RUN and say which are defective, and where."""
     fabric = launched(device, devices)
-    detector = load_run(run, fabric.device)
+    detector = load_scorer(run, fabric.device)
     if heatmaps is not None and detector.config.patch is None:
         raise ValueError("predict --heatmaps: a detector trained on patches required, got one of whole images")
     paths = [path for argument in images for path in find_test_images(argument).paths]
