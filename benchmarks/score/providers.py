@@ -10,6 +10,7 @@ from torch import Tensor
 
 from benchmarks.photographs import make_photographs
 from fastcutpaste.networks.backbone import Network, NetworkConfig, autocast, computes_bf16
+from fastcutpaste.networks.folding import fold_batch_norms
 from fastcutpaste.networks.patchnet import STEP
 from fastcutpaste.scoring.config import DetectorConfig
 from fastcutpaste.scoring.dense import embed_densely, embed_patches, grid_shape
@@ -85,13 +86,18 @@ def providers(
     arguments = {"patch": patch, "stride": STRIDE}
     yield score, "resnet18 naive", functools.partial(naive, resnet, **arguments), one
     yield score, "resnet18 exact", functools.partial(exact, resnet, **arguments), one
+    yield score, "resnet18 exact, folded", functools.partial(exact, fold_batch_norms(resnet), **arguments), one
     yield score, "resnet18 exact, compiled", exact_compiled, one
     yield score, "patchnet exact", functools.partial(exact, patchnet, **arguments), one
     yield score, "patchnet dense", functools.partial(dense, patchnet, **arguments), both
+    yield score, "patchnet dense, folded", functools.partial(dense, fold_batch_norms(patchnet), **arguments), both
     compiled = torch.compile(patchnet.embed_map)  # with `dense` around it, it would be compiled anew at each call
     yield score, "patchnet dense, compiled", functools.partial(dense, patchnet, embed_map=compiled, **arguments), both
     op = f"map {patch}/{STRIDE}"
-    yield op, "patchnet, to heat maps", fitted(patchnet, patch).localize, both
+    detector = fitted(patchnet, patch)
+    yield op, "patchnet, to heat maps", detector.localize, both
+    fast = detector.optimized()
+    yield op, "patchnet, optimized, to heat maps", functools.partial(fast.localize, device=device), both
     session = exported(patchnet, patch, device, folder)
     if session is not None:
         yield op, "patchnet in ONNX Runtime, to heat maps", session, both
