@@ -109,7 +109,7 @@ class Detector:
             RuntimeError: not fitted.
 
         Cost: the memory of the network twice more, and on a GPU that of the work on up to 4 shapes of batch. On a CPU
-            it takes 2 to 4 % of the time off (benchmarks/README.md).
+            it takes 1 to 6 % of the time off (benchmarks/README.md).
         """
         fast = Detector(*copy.deepcopy(self._parts()))
         fast._optimized = True
