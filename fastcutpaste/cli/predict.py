@@ -10,8 +10,10 @@ from fastcutpaste.cli.options import DEVICE_OPTION, DEVICES_OPTION, finish, laun
 from fastcutpaste.console import people
 from fastcutpaste.images.decode import load_images
 from fastcutpaste.images.folders import find_test_images
+from fastcutpaste.reports.page import Shown
 from fastcutpaste.reports.pictures import write_heat_maps
-from fastcutpaste.reports.runs import heat_range, score_files
+from fastcutpaste.reports.runs import heat_range, score_files, write_report
+from fastcutpaste.reports.thumbnails import show
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import Ensemble
 from fastcutpaste.scoring.regions import find_regions
@@ -24,16 +26,22 @@ _AT_ONCE = 16  # images whose heat maps are held, at the size of the file
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--heatmaps", type=click.Path(path_type=Path), help="Folder for one overlay picture per image.")
+@click.option("--report", type=click.Path(path_type=Path), help="HTML file with all images, to be looked through.")
 @DEVICE_OPTION
 @DEVICES_OPTION
-def predict(run: Path, images: tuple[Path, ...], heatmaps: Path | None, device: str, devices: int) -> None:
+def predict(
+    run: Path, images: tuple[Path, ...], heatmaps: Path | None, report: Path | None, device: str, devices: int
+) -> None:
     """Score IMAGES (files or folders) with the detector in RUN and say which are defective, and where."""
     fabric = launched(device, devices)
     detector = load_scorer(run, fabric.device)
     if heatmaps is not None and detector.config.patch is None:
         raise ValueError("predict --heatmaps: a detector trained on patches required, got one of whole images")
     paths = [path for argument in images for path in find_test_images(argument).paths]
+    if report is not None and report.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"predict --report: an HTML file's name required, such as report.html, got {report}")
     mine: list[dict[str, Any]] = []
+    shown: list[Shown] = []
     numbered = share_of(list(enumerate(paths)), fabric)
     for some in (numbered[first : first + _AT_ONCE] for first in range(0, len(numbered), _AT_ONCE)):
         scores, maps, sizes = score_files(detector, [path for _, path in some])
@@ -41,15 +49,23 @@ def predict(run: Path, images: tuple[Path, ...], heatmaps: Path | None, device: 
         for (number, path), score, size, heat in zip(some, scores.tolist(), sizes, heats, strict=True):
             picture = None if heatmaps is None else heatmaps / f"{number:04d}_{path.stem}.png"
             mine.append(_told(detector, path, score, size, heat, picture))
+            if report is not None:
+                details = {} if heat is None else {"regions": regions_told(mine[-1]["regions"])}
+                shown.append(show(path, None, score, heat, heat_range=heat_range(detector), details=details))
             if fabric.world_size == 1:
                 _say(mine[-1])
-    results = gathered(mine, fabric)
+    results, everyones = gathered(mine, fabric), gathered(shown, fabric)
     if not fabric.is_global_zero:
         return
     if fabric.world_size > 1:
         for result in results:
             _say(result)
-    finish({"threshold": detector.threshold, "results": results})
+    outcome: dict[str, Any] = {"threshold": detector.threshold, "results": results}
+    if report is not None:
+        write_report(report, detector, "Prediction by a detector", everyones)
+        outcome["report"] = str(report)
+        people.print(f"look at {report}")
+    finish(outcome)
 
 
 def _told(
@@ -66,6 +82,15 @@ def _told(
         write_heat_maps([load_images([path], size).pixels[0]], [heat], picture, low=low, high=high, titles=[title])
         told["heat_map"] = str(picture)
     return told
+
+
+def regions_told(regions: list[dict[str, Any]]) -> str:
+    """Tell the regions above the detector's threshold, the worst of them by its box."""
+    if not regions:
+        return "none above the detector's threshold"
+    worst = regions[0]
+    where = f"{worst['width']} × {worst['height']} px from x {worst['x']}, y {worst['y']}"
+    return where if len(regions) == 1 else f"{len(regions)}, the worst {where}"
 
 
 def _say(told: dict[str, Any]) -> None:

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from fastcutpaste.files import written_whole
-from fastcutpaste.scoring.metrics import Curve
 
 _CELL = 1.6  # inches of the side of one picture in a grid
 
@@ -66,20 +65,22 @@ def write_preview(images: Tensor, transforms: Mapping[str, nn.Module], path: str
     _write(figure, path)
 
 
-def draw_heat_maps(
+def write_heat_maps(
     images: Sequence[Tensor],
     maps: Sequence[Tensor],
+    path: str | Path,
     *,
     low: float,
     high: float,
     masks: Sequence[Tensor | None] | None = None,
     titles: Sequence[str] | None = None,
-) -> Figure:
+) -> None:
     """Draw images beside their heat maps, three to a line, the true defects outlined.
 
     Args:
         images: (3, H, W) uint8 each; sizes may differ.
         maps: (H, W) scores each.
+        path: picture to write; the suffix says the format.
         low: score drawn transparent; about the middle of normal images.
         high: score drawn in the last color.
         masks: (H, W) bool each, or None where unknown.
@@ -101,56 +102,7 @@ def draw_heat_maps(
                 axis.contour(mask.numpy(), levels=[0.5], colors="#31d843", linewidths=0.7)
         if titles is not None:
             left.set_title(titles[i], fontsize=7, loc="left", pad=2)
-    return figure
-
-
-def write_heat_maps(
-    images: Sequence[Tensor],
-    maps: Sequence[Tensor],
-    path: str | Path,
-    *,
-    low: float,
-    high: float,
-    masks: Sequence[Tensor | None] | None = None,
-    titles: Sequence[str] | None = None,
-) -> None:
-    """Write what `draw_heat_maps` draws to `path`; the suffix says the format."""
-    _write(draw_heat_maps(images, maps, low=low, high=high, masks=masks, titles=titles), path)
-
-
-def draw_curves(curves: Mapping[str, tuple[Curve, float]]) -> Figure:
-    """Draw rates against the false positive rate, side by side, each with its area.
-
-    Args:
-        curves: by name, what `roc_curve` or `pro_curve` give and the area to be named.
-    """
-    figure, axes = _grid(1, len(curves), cell=2.9)
-    for axis, (name, ((x, y), area)) in zip(axes[0], curves.items(), strict=True):
-        at = np.linspace(0, 1, 500)  # pixels give millions of points
-        axis.plot(at, np.interp(at, x, y), color="#b5367a")
-        axis.plot([0, 1], [0, 1], color="#8888", linewidth=0.7)
-        axis.set_title(f"{name}  {area:.3f}", fontsize=9)
-        axis.set_xlabel("false positive rate", fontsize=8)
-        axis.tick_params(labelsize=7)
-        axis.set_aspect("equal")
-    return figure
-
-
-def draw_histogram(scores: Tensor, kinds: Sequence[str | None], threshold: float) -> Figure:
-    """Draw how the scores (N,) of each kind of image lie about the threshold."""
-    figure, [[axis]] = _grid(1, 1, cell=2.9)
-    figure.set_size_inches(8.7, 2.9)
-    edges = np.linspace(float(scores.min()), float(scores.max()) + 1e-6, 31)
-    names = sorted(dict.fromkeys(kinds), key=lambda kind: kind != "good")
-    groups = [[float(score) for score, other in zip(scores, kinds, strict=True) if other == kind] for kind in names]
-    colors = ["#4c9f70", *(matplotlib.colormaps["inferno"](np.linspace(0.25, 0.85, max(1, len(names) - 1))))]
-    axis.hist(groups, bins=list(edges), stacked=True, label=[str(name) for name in names], color=colors[: len(names)])
-    axis.axvline(threshold, color="black", linewidth=1, label="threshold")
-    axis.set_xlabel("score of the image", fontsize=8)
-    axis.set_ylabel("images", fontsize=8)
-    axis.tick_params(labelsize=7)
-    axis.legend(fontsize=7)
-    return figure
+    _write(figure, path)
 
 
 def _grid(rows: int, columns: int, cell: float = _CELL) -> tuple[Figure, list[list[Axes]]]:

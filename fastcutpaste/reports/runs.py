@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,21 @@ from fastcutpaste.console import show_progress
 from fastcutpaste.files import written_whole
 from fastcutpaste.images.decode import load_images
 from fastcutpaste.images.folders import ImageSet
-from fastcutpaste.reports.page import Section, write_page
-from fastcutpaste.reports.pictures import draw_curves, draw_heat_maps, draw_histogram, write_heat_maps
+from fastcutpaste.reports.page import Shown, write_page
+from fastcutpaste.reports.pictures import write_heat_maps
+from fastcutpaste.reports.thumbnails import show
 from fastcutpaste.scoring.dense import resize_map, score_maps
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import ENSEMBLE_FILE, Ensemble, Scored
-from fastcutpaste.scoring.metrics import image_auroc, pixel_auroc, pixel_roc_curve, pro_auc, pro_curve, roc_curve
+from fastcutpaste.scoring.metrics import (
+    Curve,
+    image_auroc,
+    pixel_auroc,
+    pixel_roc_curve,
+    pro_auc,
+    pro_curve,
+    roc_curve,
+)
 from fastcutpaste.training.launch import gathered, share_of
 
 DETECTOR_FILE = "detector.safetensors"
@@ -195,66 +204,60 @@ def write_evaluation(
         for path, kind, score in zip(images.paths, images.kinds, scores.tolist(), strict=True):
             writer.writerow([path, kind, f"{score:.6g}", score > detector.threshold])
 
-    def original(i: int) -> Tensor:
-        assert maps is not None
-        return load_images([images.paths[i]], (maps[i].shape[0], maps[i].shape[1])).pixels[0]
-
     if maps is not None:
+        sizes = [(one.shape[0], one.shape[1]) for one in maps]
         picture = folder / "heatmaps.png"
+
+        def original(i: int) -> Tensor:
+            return load_images([images.paths[i]], sizes[i]).pixels[0]
+
         draw_examples(detector, original, maps, images.kinds, scores, picture, masks)
         written["heat_maps"] = str(picture)
     with written_whole(folder / "metrics.json") as temporary:
         temporary.write_text(json.dumps(results, indent=2) + "\n")
-    write_report(folder / "report.html", detector, original, images.kinds, scores, maps, masks, results)
+    nothing = [None] * len(images)
+    rows = zip(images.paths, images.kinds, scores.tolist(), maps or nothing, masks or nothing, strict=True)
+    shown = (show(*row, heat_range=heat_range(detector)) for row in rows)
+    curves = {}
+    if "image_auroc" in results:
+        curves["image ROC"] = roc_curve(scores, images.labels), results["image_auroc"]
+    if "pixel_auroc" in results and maps is not None and masks is not None:
+        curves["pixel ROC"] = pixel_roc_curve(maps, masks), results["pixel_auroc"]
+        curves["per-region overlap"] = pro_curve(maps, masks), results["pro_auc"]
+    write_report(folder / "report.html", detector, "Evaluation", shown, results, curves)
     return written | {"report": str(folder / "report.html")}
 
 
 def write_report(
     path: Path,
     detector: Detector | Ensemble,
-    image_at: Callable[[int], Tensor],
-    kinds: Sequence[str | None],
-    scores: Tensor,
-    maps: Sequence[Tensor] | None,
-    masks: Sequence[Tensor] | None,
-    results: dict[str, Any],
+    what: str,
+    images: Iterable[Shown],
+    results: Mapping[str, Any] | None = None,
+    curves: Mapping[str, tuple[Curve, float]] | None = None,
 ) -> None:
-    """Write what there is to see of an evaluation as one HTML page: curves, histogram, and heat maps kind by kind."""
-    labels = torch.tensor([kind != "good" for kind in kinds])
-    curves = {}
-    if "image_auroc" in results:
-        curves["image ROC"] = roc_curve(scores, labels), results["image_auroc"]
-    if "pixel_auroc" in results and maps is not None and masks is not None:
-        curves["pixel ROC"] = pixel_roc_curve(maps, masks), results["pixel_auroc"]
-        curves["per-region overlap, to 0.3"] = pro_curve(maps, masks), results["pro_auc"]
-    sections = [
-        Section("Scores", "How the images score; those right of the line are called defective.",
-                draw_histogram(scores, kinds, detector.threshold)),
-    ]  # fmt: skip
-    if curves:
-        sections.append(Section("Curves", "What is found, against the false alarms it costs.", draw_curves(curves)))
-    order = scores.argsort(descending=True).tolist()
-    low, high = heat_range(detector)
-    for kind in dict.fromkeys(kinds) if maps is not None else ():
-        assert maps is not None
-        of_kind = [i for i in order if kinds[i] == kind]
-        shown = of_kind[:3] + of_kind[3:][-3:]
-        figure = draw_heat_maps(
-            [image_at(i) for i in shown], [maps[i] for i in shown], low=low, high=high,
-            masks=None if masks is None else [masks[i] for i in shown], titles=_titles(detector, kinds, scores, shown),
-        )  # fmt: skip
-        which = "The three highest and the three lowest scores" if len(of_kind) > 6 else "All, the highest score first"
-        text = f"{which}, of {len(of_kind)} images; ▲ above the threshold"
-        sections.append(Section(str(kind), text + (", true defects in green." if masks is not None else "."), figure))
-    names = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro_auc": "per-region overlap",
-             "false_positive_rate": "false alarms", "detection_rate": "defects found"}  # fmt: skip
+    """Write the page to decide with.
+
+    Args:
+        path: file to write, whole or not at all.
+        detector: whose threshold the page begins with.
+        what: the title, but for the name of the images that the detector has learned.
+        images: taken one at a time.
+        results: of `evaluate_scores`, where kinds are known. What depends on the threshold the page counts itself.
+        curves: as of `write_page`.
+    """
+    results = results or {}
+    names = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro_auc": "per-region overlap, to 0.3"}
     facts = {text: f"{results[name]:.3f}" for name, text in names.items() if name in results}
     facts |= {f"image AUROC, {kind}": f"{area:.3f}" for kind, area in results.get("image_auroc_by_kind", {}).items()}
-    first = detector.members[0] if isinstance(detector, Ensemble) else detector
-    facts |= {"threshold": f"{detector.threshold:.2f}", "network": first.network.config.backbone}
-    source = first.provenance.get("data", {}).get("source", "unknown data")
-    write_page(path, f"Evaluation of {source}", f"{len(scores)} images, by fastcutpaste {fastcutpaste.__version__}.",
-               facts, sections)  # fmt: skip
+    about = (detector.members[0] if isinstance(detector, Ensemble) else detector).provenance
+    data = about.get("data", {})
+    if "images" in data:
+        facts["learned from"] = f"{data['images']} normal images"
+    if "made" in about:
+        facts["made"] = about["made"].replace("T", " ")
+    title = f"{what} of {data['source']}" if "source" in data else what
+    write_page(path, title, f"By fastcutpaste {fastcutpaste.__version__}.", facts, images, detector.threshold, curves)
 
 
 def draw_examples(

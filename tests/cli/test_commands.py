@@ -12,6 +12,7 @@ from PIL import Image
 from processes import start_command
 
 from fastcutpaste.cli import app
+from fastcutpaste.cli.predict import regions_told
 from fastcutpaste.reports.runs import claim
 from fastcutpaste.scoring.detector import Detector
 
@@ -45,8 +46,9 @@ def test_evaluate_measures_everything_and_draws_heat_maps(trained, category):
     assert "pixel auroc" in text
     assert Image.open(result["heat_maps"]).width > 300
     page = Path(result["report"]).read_text(encoding="utf-8")
-    for shown in ("Evaluation of tile", "Curves", "crack", "stain", f"{result['image_auroc']:.3f}"):
+    for shown in ("Evaluation of tile", "image ROC", "pixel ROC", "crack", "stain", f"{result['image_auroc']:.3f}"):
         assert shown in page
+    assert page.count('"outline":"M') == 2
     written = json.loads((out / "evaluation/metrics.json").read_text())
     assert written["image_auroc"] == result["image_auroc"]
     rows = (out / "evaluation/scores.csv").read_text().splitlines()
@@ -71,6 +73,27 @@ def test_predict_scores_files_and_folders_as_the_detector_does(trained, category
     torch.testing.assert_close(alone["results"][0]["score"], result["results"][0]["score"], rtol=1e-3, atol=1e-3)
 
 
+def test_predict_makes_a_page_of_images_of_which_nothing_is_known(trained, category, tmp_path):
+    out, _ = trained
+    result, text = run("predict", out, category / "test/crack", category / "test/good", "--report", tmp_path / "p.html")
+    assert result["report"] == str(tmp_path / "p.html")
+    assert f"look at {tmp_path / 'p.html'}" in text
+    page = (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert "<h1>Prediction by a detector of tile</h1>" in page
+    images = json.loads(page.partition('id="images">')[2].partition("</script>")[0])
+    assert [image["path"] for image in images] == [row["image"] for row in result["results"]]
+    assert [image["score"] for image in images] == [row["score"] for row in result["results"]]
+    assert all(image["kind"] is None and image["heat"] and image["details"]["regions"] for image in images)
+    assert "HTML file's name required" in failing("predict", out, category, "--report", tmp_path / "p.png")
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_regions_are_told_by_their_number_and_the_worst(count):
+    regions = [{"y": 3, "x": 4, "height": 5, "width": 6, "score": 9.0}, {"y": 0, "x": 0, "height": 1, "width": 1}]
+    box = "6 × 5 px from x 4, y 3"
+    assert regions_told(regions[:count]) == ["none above the detector's threshold", box, f"2, the worst {box}"][count]
+
+
 def test_export_writes_one_graph_beside_the_detector(trained):
     out, _ = trained
     result, text = run("export", out, "--format", "torch")
@@ -91,6 +114,7 @@ def test_whole_image_detectors_score_without_maps(category, tmp_path):
     result, _ = run("evaluate", tmp_path / "run", category)
     assert "image_auroc" in result
     assert "pixel_auroc" not in result
+    assert Path(result["report"]).read_text(encoding="utf-8").count('"heat":null') == 4
     assert "trained on patches" in failing("predict", tmp_path / "run", category, "--heatmaps", tmp_path / "maps")
     assert not (tmp_path / "maps").exists()
 

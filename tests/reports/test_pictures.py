@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from fastcutpaste.reports.pictures import draw_curves, draw_histogram, overlay, write_heat_maps, write_preview
+from fastcutpaste.reports.pictures import overlay, write_heat_maps, write_preview
 from fastcutpaste.transforms.patch import CutPaste, CutPasteScar, PatchTransform
 
 CUTPASTE: dict[str, PatchTransform] = {"CutPaste": CutPaste()}
@@ -167,29 +167,3 @@ def test_an_unknown_picture_format_is_refused_and_leaves_nothing(tmp_path: Path)
     with pytest.raises(ValueError, match="format"):
         draw_preview(tmp_path / "picture.abc")
     assert list(tmp_path.iterdir()) == []
-
-
-def drawn(figure: Figure) -> np.ndarray:
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int)  # type: ignore[attr-defined]
-
-
-def test_a_curve_is_drawn_where_it_runs_and_its_area_is_named() -> None:
-    low, high = (np.array([0.0, 1.0]), np.array([0.0, 0.0])), (np.array([0.0, 0.0, 1.0]), np.array([0.0, 1.0, 1.0]))
-    figure = draw_curves({"flat": (low, 0.0), "steep": (high, 1.0)})
-    assert [axis.get_title() for axis in figure.axes] == ["flat  0.000", "steep  1.000"]
-    for axis, mean in zip(figure.axes, (0.0, 1.0), strict=True):
-        assert np.mean(axis.lines[0].get_ydata()) == pytest.approx(mean, abs=0.01)
-    assert drawn(figure).std() > 5
-
-
-def test_a_histogram_counts_every_image_and_marks_the_threshold() -> None:
-    scores = torch.tensor([1.0, 1.1, 1.2, 3.0, 4.0, 9.0])
-    figure = draw_histogram(scores, ["good", "good", "good", "crack", "crack", "stain"], 2.5)
-    [axis] = figure.axes
-    assert sum(bar.get_height() for bar in axis.patches) == 6
-    assert list(axis.lines[0].get_xdata()) == [2.5, 2.5]
-    legend = axis.get_legend()
-    assert legend is not None
-    assert {text.get_text() for text in legend.get_texts()} == {"good", "crack", "stain", "threshold"}
-    assert drawn(draw_histogram(torch.ones(3), ["good"] * 3, 1.0)).std() > 5  # equal scores too

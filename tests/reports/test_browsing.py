@@ -1,0 +1,379 @@
+"""The report in a real browser: its figures are those of the files beside it, and its controls do what they say."""
+
+import csv
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from browser import CHROMIUM, Browser
+from pictures import draw_waves, write_picture
+from PIL import Image
+from small_detector import make_fitted
+
+from fastcutpaste.images.folders import find_test_images, load_masks
+from fastcutpaste.reports.page import write_page
+from fastcutpaste.reports.runs import evaluate_scores, write_evaluation, write_report
+from fastcutpaste.reports.thumbnails import show
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
+    pytest.mark.filterwarnings("ignore:Glyph"),  # of heatmaps.png, whose titles Matplotlib draws
+]
+KINDS = {"good": 30, "crack": 25, "<b>얼룩": 20}
+FIGURES = """Object.fromEntries([...document.querySelectorAll("#figures dt")].map(
+    (name) => [name.textContent, name.nextSibling.textContent]))"""
+CARDS = """[...document.querySelectorAll(".card")].map((card) => [
+    card.querySelector(".note").textContent.trim().split(" ").at(-2), card.querySelector(".name").textContent,
+    card.querySelector("b").textContent])"""
+
+
+class Row(NamedTuple):
+    """Hold a line of scores.csv."""
+
+    name: str
+    kind: str
+    score: float
+
+
+class Evaluation(NamedTuple):
+    """Hold what an evaluation has left."""
+
+    page: Path
+    rows: list[Row]
+    metrics: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    opened = Browser(tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+    """Write the files of an evaluation, of scores and heat maps that are drawn by chance."""
+    root = tmp_path_factory.mktemp("a set") / "tiles"
+    for kind, count in KINDS.items():
+        for number in range(count):
+            write_picture(root / "test" / kind / f"{number:03d}.png", draw_waves(40, 72))
+            if kind != "good":
+                mask = np.zeros((40, 72), np.uint8)
+                mask[10:20, 30:50] = 255
+                write_picture(root / "ground_truth" / kind / f"{number:03d}_mask.png", mask)
+    found = find_test_images(root)
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.rand(40, 72, generator=generator) for _ in found.paths]
+    chance = torch.randn(len(found), generator=generator) + 1.2 * found.labels
+    scores = chance.argsort().argsort() / 16 - 1  # which six digits give whole
+    detector = make_fitted()
+    detector.threshold, detector.typical = float(scores.median()), float(scores.min())
+    masks = load_masks(found)
+    results = evaluate_scores(scores, found.kinds, detector.threshold, maps, masks)
+    written = write_evaluation(root / "run", detector, found, scores, maps, masks, results)
+    with open(written["scores"], newline="") as file:
+        rows = [Row(Path(row["image"]).name, row["kind"], float(row["score"])) for row in csv.DictReader(file)]
+    return Evaluation(Path(written["report"]), rows, json.loads((root / "run/metrics.json").read_text()))
+
+
+@pytest.fixture
+def page(browser: Browser, evaluation: Evaluation) -> Browser:
+    browser.resize(1200, 900)
+    browser.open(evaluation.page.as_uri())
+    return browser
+
+
+def threshold_of(page: Browser) -> float:
+    return float(page.run("settings.threshold"))
+
+
+def expected_figures(rows: list[Row], threshold: float) -> dict[str, str]:
+    """Count anew, from the lines of scores.csv."""
+    called = [row for row in rows if row.score > threshold]
+    alarms, found = sum(row.kind == "good" for row in called), sum(row.kind != "good" for row in called)
+    good, defective = sum(row.kind == "good" for row in rows), sum(row.kind != "good" for row in rows)
+    precision = found / (found + alarms) if called else math.nan
+    recall = found / defective
+    return {
+        "called defective": f"{len(called)} of {len(rows)} ({100 * len(called) / len(rows):.1f} %)",
+        "false alarms": f"{alarms} of {good} ({100 * alarms / good:.1f} %)",
+        "defects found": f"{found} of {defective} ({100 * recall:.1f} %)",
+        "precision": f"{100 * precision:.1f} %" if called else "–",
+        "F1": f"{2 * precision * recall / (precision + recall):.3f}" if found else "0.000",
+    }
+
+
+def assert_counted(page: Browser, rows: list[Row]) -> None:
+    """Assert that all the page says of its threshold is what scores.csv says."""
+    threshold = threshold_of(page)
+    expected = expected_figures(rows, threshold)
+    assert page.run(FIGURES) == expected
+    cells = [[sum((row.score > threshold) == called and (row.kind == "good") == good for row in rows)
+              for called in (False, True)] for good in (True, False)]  # fmt: skip
+    shown = page.run('[...document.querySelectorAll("#confusion td span")].map((cell) => Number(cell.textContent))')
+    assert [shown[:2], shown[2:]] == cells
+    by_kind = {kind: f"{sum(row.score > threshold for row in rows if row.kind == kind)} of {count}"
+               for kind, count in KINDS.items()}  # fmt: skip
+    buttons = '[...byId("kinds").children].map((button) => [button.kind, button.lastChild.textContent])'
+    assert dict(page.run(buttons)) == by_kind
+    line, bars = page.run('["#at", "#histogram"].map((one) => document.querySelector(one).getBoundingClientRect())'
+                          ".map(({left, width}) => [left, width])")  # fmt: skip
+    place = (line[0] + line[1] / 2 - bars[0]) / bars[1]
+    assert page.run(f"scoreAt({place})") == pytest.approx(threshold, abs=0.02)
+
+
+def test_it_begins_with_the_figures_of_metrics_json(page: Browser, evaluation: Evaluation) -> None:
+    metrics = evaluation.metrics
+    assert threshold_of(page) == metrics["threshold"]
+    figures = page.run(FIGURES)
+    assert f"({100 * metrics['false_positive_rate']:.1f} %)" in figures["false alarms"]
+    assert f"({100 * metrics['detection_rate']:.1f} %)" in figures["defects found"]
+    assert_counted(page, evaluation.rows)
+    text = page.run("document.body.innerText")
+    for name in ("image_auroc", "pixel_auroc", "pro_auc"):
+        assert f"{metrics[name]:.3f}" in text
+    for kind, area in metrics["image_auroc_by_kind"].items():
+        assert f"image AUROC, {kind}\t{area:.3f}" in text
+    assert "NaN" not in text
+    assert page.complaints() == []
+    assert page.requests() == [evaluation.page.as_uri()]
+
+
+def test_the_slider_moves_all_figures_by_mouse_and_by_key(page: Browser, evaluation: Evaluation) -> None:
+    left, top, width, height = page.run(
+        '(({left, top, width, height}) => [left, top, width, height])(byId("slider").getBoundingClientRect())'
+    )
+    seen = []
+    for share in (0.02, 0.3, 0.5, 0.9, 0.99):
+        page.mouse(left + share * width, top + height / 2, "mouseMoved", "mousePressed", "mouseReleased")
+        assert_counted(page, evaluation.rows)
+        seen.append(threshold_of(page))
+    assert seen == sorted(set(seen))
+    assert page.run(FIGURES)["called defective"].startswith("0 of")
+    scores = sorted(row.score for row in evaluation.rows)
+    for times in range(1, 4):
+        page.press("ArrowLeft", 37)
+        assert_counted(page, evaluation.rows)
+        assert page.run(FIGURES)["called defective"].startswith(f"{times - 1} of")
+        assert threshold_of(page) == pytest.approx(scores[-times], rel=1e-5)
+    page.press("ArrowRight", 39)
+    assert page.run(FIGURES)["called defective"].startswith("1 of")
+    page.press("PageDown", 34, times=20)
+    assert page.run(FIGURES)["called defective"].startswith(f"{len(scores)} of")
+    page.run('byId("reset").click()')
+    page.settle()
+    assert threshold_of(page) == evaluation.metrics["threshold"]
+    assert_counted(page, evaluation.rows)
+
+
+def test_a_threshold_can_be_typed_and_be_outside_all_scores(page: Browser, evaluation: Evaluation) -> None:
+    for typed in (0.75, -50.0, 1e6):
+        page.run(f'byId("number").value = {typed}; byId("number").oninput()')
+        page.settle()
+        assert threshold_of(page) == typed
+        assert page.run(FIGURES) == expected_figures(evaluation.rows, typed)
+    page.run('byId("number").value = ""; byId("number").oninput()')
+    page.settle()
+    assert threshold_of(page) == 1e6
+
+
+SHOWN = {
+    "all": lambda row, called: True,
+    "called": lambda row, called: called,
+    "passed": lambda row, called: not called,
+    "false": lambda row, called: called and row.kind == "good",
+    "missed": lambda row, called: not called and row.kind != "good",
+}
+ORDERS = {
+    "high": lambda row, threshold: -row.score,
+    "low": lambda row, threshold: row.score,
+    "wrong": lambda row, threshold: (threshold - row.score) * (1 if row.kind == "good" else -1),
+}
+
+
+def scroll_through(page: Browser) -> None:
+    """Scroll down until all cards are made; give up in time for the assertion to tell."""
+    for _ in range(30):
+        page.run('byId("end").scrollIntoView()')
+        page.settle()
+        if page.run('document.querySelectorAll(".card").length === chosen.length'):
+            return
+
+
+def verdict(row: Row, threshold: float) -> str:
+    return {(True, True): "false alarm", (True, False): "passed", (False, True): "found", (False, False): "missed"}[
+        row.kind == "good", row.score > threshold
+    ]
+
+
+@pytest.mark.parametrize("sort", ORDERS)
+@pytest.mark.parametrize("which", SHOWN)
+def test_the_gallery_shows_what_is_chosen_in_the_order_asked_for(
+    which: str, sort: str, page: Browser, evaluation: Evaluation
+) -> None:
+    for threshold, kinds in ((1.0, ["crack"]), (2.1, ["good", "<b>얼룩"]), (0.2, [])):
+        page.run('byId("reset").click(); for (const one of byId("kinds").children) '
+                 'if (one.ariaPressed === "true") one.click();')  # fmt: skip
+        page.run(f'byId("number").value = {threshold}; byId("number").oninput(); byId("number").onchange()')
+        page.run(f'byId("show").value = "{which}"; byId("show").onchange()')
+        page.run(f'byId("sort").value = "{sort}"; byId("sort").onchange()')
+        for kind in kinds:
+            page.run(f'[...byId("kinds").children].find((one) => one.kind === {json.dumps(kind)}).click()')
+        page.settle()
+        page.settle()
+        scroll_through(page)
+        rows = [row for row in evaluation.rows if SHOWN[which](row, row.score > threshold)
+                and row.kind in (kinds or KINDS)]  # fmt: skip
+        rows.sort(key=lambda row: ORDERS[sort](row, threshold))
+        expected = [[row.kind, row.name, verdict(row, threshold)] for row in rows]
+        assert page.run(CARDS) == expected
+        assert page.run('byId("count").textContent') == f"{len(rows)} of 75 images"
+        address = page.run("location.href")
+        page.open(address)  # says all that is set
+        scroll_through(page)
+        assert page.run(CARDS) == expected
+
+
+def test_an_address_of_nonsense_is_the_page_as_it_begins(browser: Browser, evaluation: Evaluation) -> None:
+    browser.open(evaluation.page.as_uri() + "#threshold=much&show=constructor&sort=&kind=none&%E0%A4%A")
+    assert threshold_of(browser) == evaluation.metrics["threshold"]
+    assert_counted(browser, evaluation.rows)
+    assert len(browser.run(CARDS)) >= 60
+    assert browser.complaints() == []
+
+
+def test_arrow_keys_go_from_card_to_card_and_enter_shows_the_file_itself(page: Browser, evaluation: Evaluation) -> None:
+    page.run('document.querySelector(".card").focus()')
+    page.press("ArrowRight")
+    page.press("ArrowRight")
+    page.press("ArrowLeft")
+    order = sorted(evaluation.rows, key=lambda row: -row.score)
+    assert page.run('document.activeElement.querySelector(".name").textContent') == order[1].name
+    page.press("Enter", 13)
+    large = '[byId("large").open, byId("large-name").textContent]'
+    threshold = evaluation.metrics["threshold"]
+    assert page.run(large) == [True, f"{order[1].name}: {verdict(order[1], threshold)}"]
+    page.press("ArrowRight")
+    assert page.run(large) == [True, f"{order[2].name}: {verdict(order[2], threshold)}"]
+    wait = "Promise.all([...document.querySelectorAll('#pictures img')].map((one) => one.decode()))"
+    page.run(f"{wait}.then(() => null)")
+    files = page.run('[...document.querySelectorAll("#pictures a")].map((one) => one.href)')
+    wanted = evaluation.page.parents[1] / "test" / order[2].kind / order[2].name
+    assert files == [wanted.as_uri()] * 2
+    assert wanted.as_uri() in page.requests()
+    assert page.run('document.querySelector("#pictures img:nth-child(2)").naturalWidth') == 72
+    page.press("Escape", 27)
+    assert page.run('byId("large").open') is False
+    assert page.complaints() == []
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1200])
+def test_it_fits_its_window_and_is_painted_light_or_dark(width: int, dark: bool, page: Browser, tmp_path: Path) -> None:
+    page.resize(width, 900, dark)
+    assert page.run("document.documentElement.scrollWidth") == width
+    with Image.open(page.picture(tmp_path / "shot.png")) as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    assert pixels.shape == (900, width, 3)
+    assert (np.median(pixels) < 60) == dark
+    assert (pixels.reshape(9, 100, width, 3).std((1, 2, 3)) > 3).all()  # in bands of 100 rows
+    page.run('document.querySelector(".card").click()')
+    page.settle()
+    assert page.run("document.documentElement.scrollWidth") == width
+    assert page.run('byId("large").scrollWidth <= byId("large").clientWidth')
+
+
+def test_heat_maps_are_seen_on_hover_and_on_all_when_asked(page: Browser) -> None:
+    page.run('byId("heats").checked = false; byId("heats").onchange()')
+    count = """[...document.querySelectorAll(".card .heat, .card .truth")].filter(
+        (one) => getComputedStyle(one).visibility === "visible").length"""
+    page.mouse(1, 1, "mouseMoved")
+    assert page.run(count) == 0
+    x, y = page.run('(({left, top}) => [left + 40, top + 40])(document.querySelector(".card").getBoundingClientRect())')
+    page.mouse(x, y, "mouseMoved")
+    assert page.run(count) == page.run('document.querySelectorAll(".card")[0].querySelectorAll(".heat, .truth").length')
+    page.run('byId("heats").click()')
+    assert page.run(count) == page.run('document.querySelectorAll(".card .heat, .card .truth").length') > 60
+
+
+# What there may be too little of.
+
+
+@pytest.fixture
+def image_file(tmp_path: Path) -> Path:
+    return write_picture(tmp_path / "<script>alert(1)</script>" / "</script>.png", draw_waves(40, 72))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "figures"),
+    [
+        ([], {"called defective": "0 of 0 (–)"}),
+        ([None, None], {"called defective": "1 of 2 (50.0 %)"}),
+        (["good"], {"called defective": "0 of 1 (0.0 %)", "false alarms": "0 of 1 (0.0 %)"}),
+        (["good", "good"], {"called defective": "1 of 2 (50.0 %)", "false alarms": "1 of 2 (50.0 %)"}),
+        (["crack", "crack"], {"called defective": "1 of 2 (50.0 %)", "defects found": "1 of 2 (50.0 %)"}),
+        (["good", "good", "</script><script>alert(2)</script>"],
+         {"called defective": "2 of 3 (66.7 %)", "false alarms": "1 of 2 (50.0 %)", "defects found": "1 of 1 (100.0 %)",
+          "precision": "50.0 %", "F1": "0.667"}),
+    ],
+    ids=["no images", "unlabelled", "one image", "good alone", "one kind", "names of code"],
+)  # fmt: skip
+def test_a_page_of_little_shows_what_there_is_and_no_NaN(
+    kinds: list[str | None], figures: dict[str, str], browser: Browser, image_file: Path, tmp_path: Path
+) -> None:
+    detector = make_fitted()
+    detector.threshold = 0.5
+    detector.provenance = {"data": {"source": "</title><script>alert(3)</script>"}}
+    images = (show(image_file, kind, float(number)) for number, kind in enumerate(kinds))
+    write_report(tmp_path / "report.html", detector, "Evaluation", images)
+    browser.resize(1200, 900)
+    browser.open((tmp_path / "report.html").as_uri())
+    assert browser.run(FIGURES) == figures
+    assert browser.run('byId("confusion").hidden') == (not [kind for kind in kinds if kind])
+    assert browser.run('document.querySelectorAll(".card").length') == len(kinds)
+    text = browser.run("document.body.innerText")
+    assert "NaN" not in text
+    assert "undefined" not in text
+    assert browser.run("document.title") == "Evaluation of </title><script>alert(3)</script>"
+    if kinds:
+        browser.run('document.querySelector(".card").click()')
+        browser.run(
+            "Promise.all([...document.querySelectorAll('#pictures img')].map((one) => one.decode())).then(() => 0)"
+        )
+        assert browser.run('document.querySelectorAll("#pictures .heat, #pictures .truth").length') == 0
+        assert browser.run('byId("details").lastChild.textContent') == str(image_file)
+    assert browser.complaints() == []
+
+
+def test_equal_scores_and_scores_far_apart_have_an_axis(browser: Browser, image_file: Path, tmp_path: Path) -> None:
+    shown = show(image_file, "good", 2.0)
+    for scores in ([2.0, 2.0, 2.0], [0.0, 0.0], [-3.0], [1.0, 2.0, 3.0, 1000.0]):
+        write_page(tmp_path / "r.html", "", "", {}, [shown._replace(score=score) for score in scores], scores[0])
+        browser.open((tmp_path / "r.html").as_uri())
+        places = browser.run("sorted.map(placeOf)")
+        assert all(0 < place < 1 for place in places)
+        assert browser.run("sorted.map((score) => scoreAt(placeOf(score)))") == pytest.approx(sorted(scores), abs=1e-9)
+        heights = browser.run(
+            '[...document.querySelectorAll(".part")].map((one) => one.getBoundingClientRect().height)'
+        )
+        assert len(heights) == len(set(scores))
+    assert places[2] - places[0] > 0.1  # 1 to 3 beside 1000
+    browser.run("step(-1)")
+    browser.settle()
+    assert browser.run(FIGURES)["called defective"] == "4 of 4 (100.0 %)"
+    assert browser.complaints() == []
+
+
+def test_a_file_that_is_gone_is_shown_by_its_thumbnail(browser: Browser, image_file: Path, tmp_path: Path) -> None:
+    write_page(tmp_path / "r.html", "", "", {}, [show(image_file, None, 1.0)], 0.5)
+    image_file.unlink()
+    browser.open((tmp_path / "r.html").as_uri())
+    browser.run('document.querySelector(".card").click()')
+    gone = 'new Promise((done) => setTimeout(() => done(document.querySelectorAll("#pictures img").length), 300))'
+    assert browser.run(gone) == 1
+    assert browser.run('document.querySelector("#pictures img").naturalWidth') == 72
