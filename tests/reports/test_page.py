@@ -41,13 +41,13 @@ def page(tmp_path: Path) -> Path:
     curve = (np.array([0.0, 0.2, 1.0]), np.array([0.0, 0.9, 1.0]))
     images = [shown(tmp_path / "data" / name, kind=name, details={name: name}, heat=b"heat") for name in NAMES]
     facts = {"a<b": "1 & 2", "</table>": "$script"}
-    write_page(path, "Evaluation of <tiles>", "</title>", facts, images, 0.5, {"<ROC>": (curve, 0.85)})
+    write_page(path, "Evaluation of <tiles>\udcff", "</title>", facts, images, 0.5, {"<ROC>": (curve, 0.85)})
     return path
 
 
 def test_it_holds_what_it_shows_and_asks_no_network_for_anything(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert "Evaluation of &lt;tiles&gt;" in text
+    assert "Evaluation of &lt;tiles&gt;?" in text  # half a letter
     assert "<tr><th>a&lt;b</th><td>1 &amp; 2</td></tr>" in text
     assert "<td>$script</td>" in text
     assert [entry.name for entry in page.parent.iterdir()] == ["report.html"]
@@ -116,6 +116,9 @@ def test_a_score_or_threshold_that_is_no_number_is_refused(value: float, tmp_pat
         write_page(tmp_path / "report.html", "", "", {}, [shown("a.png"), shown("b.png", score=value)], 0.5)
     with pytest.raises(ValueError, match=f"write_page: a finite threshold required, got {value}"):
         write_page(tmp_path / "report.html", "", "", {}, [], value)
+    curve = (np.array([0.0, 1.0]), np.array([0.0, 1.0]))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_page(tmp_path / "report.html", "", "", {}, [], 0.5, {"ROC": (curve, value)})
     assert list(tmp_path.iterdir()) == []
 
 
