@@ -35,7 +35,7 @@ function cardOf(image) {
   if (!cards.has(image)) {
     const picture = pictureOf(image);
     picture.append(...heatOf(image));
-    const note = make("span", { className: "note" }, make("b"), ` ${image.kind ?? ""} ${written(image.score)}`);
+    const note = make("span", { className: "note" }, make("b"), ` ${written(image.score)} ${image.kind ?? ""}`);
     const name = make("span", { className: "name", textContent: image.name, title: image.name });
     const card = make("button", { className: "card" }, make("span", { className: "cell" }, picture), name, note);
     card.onclick = () => look(image);

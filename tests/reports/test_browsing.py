@@ -28,7 +28,7 @@ KINDS = {"good": 30, "crack": 25, "<b>얼룩": 20}
 FIGURES = """Object.fromEntries([...document.querySelectorAll("#figures dt")].map(
     (name) => [name.textContent, name.nextSibling.textContent]))"""
 CARDS = """[...document.querySelectorAll(".card")].map((card) => [
-    card.querySelector(".note").textContent.trim().split(" ").at(-2), card.querySelector(".name").textContent,
+    card.querySelector(".note").textContent.trim().split(" ").at(-1), card.querySelector(".name").textContent,
     card.querySelector("b").textContent])"""
 
 
