@@ -377,3 +377,19 @@ def test_a_file_that_is_gone_is_shown_by_its_thumbnail(browser: Browser, image_f
     gone = 'new Promise((done) => setTimeout(() => done(document.querySelectorAll("#pictures img").length), 300))'
     assert browser.run(gone) == 1
     assert browser.run('document.querySelector("#pictures img").naturalWidth') == 72
+
+
+def test_a_window_larger_than_the_gallery_gets_all_cards_unasked(
+    browser: Browser, image_file: Path, tmp_path: Path
+) -> None:
+    shown = show(image_file, None, 1.0)
+    write_page(tmp_path / "r.html", "", "", {}, [shown._replace(score=float(number)) for number in range(200)], 0.5)
+    browser.resize(3000, 6000)
+    browser.open((tmp_path / "r.html").as_uri())
+    for _ in range(30):
+        if browser.run('document.querySelectorAll(".card").length') == 200:
+            break
+        browser.settle()
+    assert browser.run('document.querySelectorAll(".card").length') == 200
+    assert browser.run("scrollY") == 0
+    browser.resize(1200, 900)
