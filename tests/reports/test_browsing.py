@@ -244,6 +244,7 @@ def test_an_address_of_nonsense_is_the_page_as_it_begins(browser: Browser, evalu
     assert threshold_of(browser) == evaluation.metrics["threshold"]
     assert_counted(browser, evaluation.rows)
     assert len(browser.run(CARDS)) >= 60
+    assert browser.run("[settings.show, settings.sort, settings.kinds.size]") == ["all", "high", 0]
     assert browser.complaints() == []
 
 
@@ -282,6 +283,13 @@ def test_it_fits_its_window_and_is_painted_light_or_dark(width: int, dark: bool,
     assert pixels.shape == (900, width, 3)
     assert (np.median(pixels) < 60) == dark
     assert (pixels.reshape(9, 100, width, 3).std((1, 2, 3)) > 3).all()  # in bands of 100 rows
+    page.run('document.querySelectorAll(".card")[20].scrollIntoView()')
+    page.settle()
+    top = page.run('byId("slider").getBoundingClientRect().top')
+    assert 0 <= top < 300  # in sight beside the gallery, or above it
+    seen = """(({left, bottom}) => document.elementFromPoint(left + 20, bottom - 10).closest(".card") !== null)(
+        document.querySelectorAll(".card")[20].getBoundingClientRect())"""
+    assert page.run(seen)  # and not over it
     page.run('document.querySelector(".card").click()')
     page.settle()
     assert page.run("document.documentElement.scrollWidth") == width
