@@ -16,6 +16,7 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 
 from fastcutpaste.networks.convolution import SmallConvolutions
 from fastcutpaste.networks.patchnet import PatchNet
+from fastcutpaste.networks.stem import arrange_stem
 from fastcutpaste.op.color import normalize
 
 Precision = Literal["auto", "bf16", "fp32"]
@@ -72,8 +73,10 @@ class Network(nn.Module):
         self.config = config or NetworkConfig()
         self.backbone = _make_backbone(self.config, weights)
         mean, std = _normalization(self.backbone)
+        resnet = isinstance(self.backbone, torchvision.models.ResNet)
         if self.config.stage is not None:
             self.backbone = _cut_at(self.backbone, self.config.stage)
+        arrange_stem(self.backbone, resnet)
         self.field = self.backbone.field if isinstance(self.backbone, PatchNet) else None
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))

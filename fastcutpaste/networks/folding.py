@@ -9,6 +9,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fastcutpaste.networks.backbone import Network
+from fastcutpaste.networks.stem import StemConvolution
 
 
 def fold_batch_norms(network: Network) -> Network:
@@ -67,7 +68,9 @@ class _Calls(fx.Tracer):
 def _is_plain(module: nn.Module) -> bool:
     """Tell whether a layer convolves with its weights as they are; timm's pads besides, which changes nothing here."""
     kind = type(module)
-    return kind is nn.Conv2d or (kind.__module__.startswith("timm.") and kind.__name__ == "Conv2dSame")
+    return kind in (nn.Conv2d, StemConvolution) or (
+        kind.__module__.startswith("timm.") and kind.__name__ == "Conv2dSame"
+    )
 
 
 def _is_norm(module: nn.Module) -> bool:
