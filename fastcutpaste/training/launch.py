@@ -1,6 +1,7 @@
 """Devices, precision and processes: Lightning Fabric, asked in this library's words."""
 
 import atexit
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -17,6 +18,7 @@ Precision = Literal["auto", "bf16", "fp16", "tf32", "fp32"]
 PRECISIONS: tuple[Precision, ...] = ("auto", "bf16", "fp16", "tf32", "fp32")
 Item = TypeVar("Item")
 _PATIENCE = timedelta(hours=12)  # the first process fits the density of one seed while the others wait for the next
+_NOTES = (r"\s*Online softmax is disabled on the fly", "TensorFloat32 tensor cores for float32 matrix multiplication")
 _MIXED: dict[Precision, Literal["bf16-mixed", "16-mixed"]] = {"bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -95,6 +97,35 @@ def matrix_products(precision: Precision) -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(before[0])
         torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@contextmanager
+def tried_convolutions() -> Iterator[None]:
+    """Let cuDNN try, at the first convolution of each shape, which of its ways is the fastest, and keep to it.
+
+    For steps that are all of one shape. Two runs may choose differently, and round so: where the program asks torch for
+    what can be repeated, nothing is tried. The setting is global, so it is put back at the end.
+    """
+    before = torch.backends.cudnn.benchmark
+    repeated = torch.backends.cudnn.deterministic or torch.are_deterministic_algorithms_enabled()
+    try:
+        torch.backends.cudnn.benchmark = before or not repeated
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+@contextmanager
+def without_notes() -> Iterator[None]:
+    """Keep back two notes of torch's compiler that ask for nothing, and no other warning.
+
+    Torch 2.11 says, in the midst of the progress, that it computes a softmax the usual way, and that fp32 products
+    could be rounded to TF32, which is for `precision` to say. Torch 2.14 says neither.
+    """
+    with warnings.catch_warnings():
+        for note in _NOTES:
+            warnings.filterwarnings("ignore", note, UserWarning)
+        yield
 
 
 def share_of(items: Sequence[Item], fabric: Fabric) -> list[Item]:

@@ -18,7 +18,13 @@ from fastcutpaste.images.seeds import seed_of
 from fastcutpaste.networks.backbone import computes_bf16
 from fastcutpaste.op.placement import uniform
 from fastcutpaste.training.allocation import keep_freed_memory
-from fastcutpaste.training.launch import make_fabric, matrix_products, resolve_precision
+from fastcutpaste.training.launch import (
+    make_fabric,
+    matrix_products,
+    resolve_precision,
+    tried_convolutions,
+    without_notes,
+)
 from fastcutpaste.training.step import Step, TrainConfig
 from fastcutpaste.transforms.patch import BaseAugmentation
 from fastcutpaste.transforms.tasks import PretextTask
@@ -322,7 +328,7 @@ def proceed(
         What `train` raises, and what `on_step` raises.
     """
     devices = [training.device] if training.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), matrix_products(training.precision):
+    with torch.random.fork_rng(devices), matrix_products(training.precision), tried_convolutions(), without_notes():
         while training.step < training.config.steps:
             with record_function("data"):
                 images = next(batches)

@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ import torch
 from command_line import run, write_normal
 from processes import run_command, start_two
 from safetensors.torch import load_file
-from torch import nn
+from small_training import TASK, Tiny, draw_batches, settings
+from torch import Tensor, nn
 
 from fastcutpaste.images.batches import image_batches
 from fastcutpaste.images.textures import make_demo, write_demo
-from fastcutpaste.training.launch import make_fabric, matrix_products
-from fastcutpaste.training.loop import Training, proceed
+from fastcutpaste.training.launch import make_fabric, matrix_products, tried_convolutions
+from fastcutpaste.training.loop import Training, proceed, train
 from fastcutpaste.training.step import TrainConfig
 from fastcutpaste.transforms.tasks import CutPaste3Way
 
@@ -118,6 +121,78 @@ def test_tf32_is_used_if_asked_for_and_put_back(precision: Any, matmul: str, con
         assert torch.get_float32_matmul_precision() == matmul
         assert torch.backends.cudnn.allow_tf32 == convolution
     assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == before
+
+
+# What is global, and only while training
+
+
+def test_convolutions_are_tried_in_training_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    batches = draw_batches()
+
+    def watched() -> Iterator[Tensor]:
+        while True:
+            seen.append(torch.backends.cudnn.benchmark)
+            yield next(batches)
+
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    train(Tiny(), watched(), TASK, settings(2))
+    with pytest.raises(ZeroDivisionError), tried_convolutions():
+        assert 1 // 0
+    assert not torch.backends.cudnn.benchmark
+    assert seen == [True, True]
+
+
+@pytest.mark.parametrize("asked", ["cudnn", "everywhere"])
+def test_nothing_is_tried_where_results_must_repeat(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    if asked == "cudnn":
+        monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    else:
+        monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    with tried_convolutions():
+        assert not torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True  # by the user, who may
+    with tried_convolutions():
+        assert torch.backends.cudnn.benchmark
+
+
+NOTES = [  # as torch 2.11 words them
+    "\nOnline softmax is disabled on the fly since Inductor decides to\nsplit the reduction. Cut an issue to PyTorch "
+    "if this is an\nimportant use case and you want to speed it up with online\nsoftmax.\n",
+    "TensorFloat32 tensor cores for float32 matrix multiplication available but not enabled. Consider setting "
+    "`torch.set_float32_matmul_precision('high')` for better performance.",
+]
+
+
+def test_notes_of_the_compiler_are_kept_back_and_all_else_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_plainly = torch.compile
+
+    def noting(module: Any, example_inputs: Any) -> Any:
+        for text in (*NOTES, "a float32 of another kind"):
+            warnings.warn(text, stacklevel=1)
+        return module.forward
+
+    def batches() -> Iterator[Tensor]:
+        warnings.warn("images are dark: Online softmax is disabled on the fly", stacklevel=1)
+        warnings.warn(NOTES[1], DeprecationWarning, stacklevel=1)
+        yield from draw_batches()
+
+    monkeypatch.setattr(torch, "compile", lambda call, mode: compile_plainly(call, backend=noting))
+    filters = list(warnings.filters)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        train(Tiny(), batches(), TASK, settings(2, compile=True))
+        said = {str(warning.message) for warning in seen}
+        warnings.warn(NOTES[0], stacklevel=1)
+    assert {"a float32 of another kind", "images are dark: Online softmax is disabled on the fly", NOTES[1]} <= said
+    assert NOTES[0] not in said
+    assert not [warning for warning in seen if str(warning.message) == NOTES[1] and warning.category is UserWarning]
+    assert str(seen[-1].message) == NOTES[0]  # after training anyone may say it
+    assert list(warnings.filters) == filters
+
+
+# Devices
 
 
 def test_what_a_device_lacks_is_refused_by_name() -> None:
