@@ -3,13 +3,21 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 
 def draw_noise(height=6, width=8, channels=3, seed=0):
     """Give random uint8 pixels, (H, W) for one channel or (H, W, C)."""
     shape = (height, width) if channels == 1 else (height, width, channels)
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def draw_images(count: int = 2, height: int = 64, width: int = 64, seed: int = 0) -> Tensor:
+    """Draw a batch of noise, uint8 (count, 3, height, width)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator)
 
 
 def draw_waves(height, width):

@@ -1,6 +1,7 @@
 """The example scripts run as they stand, on small images."""
 
 import importlib.util
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,17 @@ def test_train_score_localize(bricks, tmp_path):
     for name, told in found.items():
         pixels = load_images([tmp_path / "odd" / name], (64, 64)).pixels
         assert told == pytest.approx(float(detector.score(pixels)[0]), rel=0.05)
+
+
+def test_a_step_of_kornia_pastes_a_share_of_its_pixels():
+    assert 0 < load("kornia_pipeline").main(size=48, batch=4) < 0.2
+
+
+def test_a_step_of_torchvision_trains(monkeypatch):
+    module = load("torchvision_pipeline")
+    few = partial(make_demo, train_count=20, calibration_count=1, good_count=1, defect_count=4)
+    monkeypatch.setattr(module, "make_demo", few)
+    assert module.main(epochs=1, size=48, batch=10, workers=0) > 0
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)

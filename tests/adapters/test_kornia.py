@@ -368,7 +368,7 @@ def test_without_a_fitting_kornia_the_error_names_what_to_install(installed, cam
         load(Path(adapter.__file__))
 
 
-# A transform of one's own, and the example
+# A transform of one's own
 
 
 class Corner(PatchTransform):
@@ -386,8 +386,3 @@ def test_a_transform_of_ones_own_is_pasted():
     pixels = KorniaAugmentation(Corner())(images)
     assert torch.equal(pixels[..., :4, :4], images[..., 4:, 4:])
     assert torch.equal(pixels[..., 4:, :], images[..., 4:, :])
-
-
-def test_the_example_runs():
-    example = load(Path(__file__).parents[2] / "examples" / "kornia_pipeline.py")
-    assert 0 < example.main(size=48, batch=4) < 0.2

@@ -6,8 +6,6 @@ import importlib.util
 import multiprocessing
 import pickle
 import sys
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +19,6 @@ from torchvision.transforms import v2
 
 from fastcutpaste import Cutout, CutPaste, CutPaste3Way, CutPasteScar, OneOf, Scar
 from fastcutpaste.adapters.torchvision import V2Transform
-from fastcutpaste.images.textures import make_demo
 
 HEIGHT, WIDTH = 40, 56
 TRANSFORMS = [
@@ -420,13 +417,3 @@ def test_a_torchvision_without_v2_is_refused_as_too_old(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision.transforms.v2", None)
     with pytest.raises(ImportError, match=r"0\.24 or newer required, got .*pip install 'torchvision>=0.24'"):
         import_anew(monkeypatch)
-
-
-def test_the_example_runs(monkeypatch):
-    path = Path(__file__).parents[2] / "examples/torchvision_pipeline.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    few = partial(make_demo, train_count=20, calibration_count=1, good_count=1, defect_count=4)
-    monkeypatch.setattr(module, "make_demo", few)
-    assert module.main(epochs=1, size=48, batch=10, workers=0) > 0

@@ -191,7 +191,7 @@ def test_a_demo_never_takes_a_runs_folder(tmp_path):
 
 
 def test_conversions_are_said_on_stderr(trained, tmp_path):
-    Image.fromarray(np.full((64, 80), 40_000, np.uint16)).save(tmp_path / "deep.png")
+    write_picture(tmp_path / "deep.png", np.full((64, 80), 40_000, np.uint16))
     _, text = run("predict", trained[0], tmp_path / "deep.png")
     assert "note:" in text
     assert "16 bits" in text

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from pictures import draw_noise, write_picture
 
 from fastcutpaste.images import batches as batches_module
 from fastcutpaste.images.batches import ImageFiles, fits, free_bytes, image_batches, index_batches, stream_batches
@@ -21,11 +21,7 @@ CPU = torch.device("cpu")
 def files(tmp_path_factory) -> ImageFiles:
     """Seven files of noise, of mixed sizes."""
     root = tmp_path_factory.mktemp("images")
-    paths = []
-    for i in range(7):
-        pixels = np.random.default_rng(i).integers(0, 256, (20 + i, 30 - i, 3), dtype=np.uint8)
-        paths.append(root / f"{i}.png")
-        Image.fromarray(pixels).save(paths[-1])
+    paths = [write_picture(root / f"{i}.png", draw_noise(20 + i, 30 - i, seed=i)) for i in range(7)]
     return ImageFiles(paths, (12, 16))
 
 
@@ -118,7 +114,7 @@ def test_a_file_that_breaks_while_it_is_streamed_is_named(files, tmp_path):
 
 
 def test_what_streaming_loses_is_not_said_at_each_reading(tmp_path):
-    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(tmp_path / "deep.png")
+    write_picture(tmp_path / "deep.png", np.full((8, 8), 40_000, np.uint16))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert ImageFiles([tmp_path / "deep.png"], (4, 4))[0].shape == (3, 4, 4)

@@ -5,6 +5,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from pictures import write_picture
 from PIL import Image
 from skimage import data
 
@@ -96,7 +97,7 @@ def test_wrong_counts_are_refused_at_once(files, count, batch_size):
 
 
 def test_images_of_sixteen_bits_are_read(tmp_path):
-    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(tmp_path / "deep.png")
+    write_picture(tmp_path / "deep.png", np.full((8, 8), 40_000, np.uint16))
     files = ImageFiles([tmp_path / "deep.png"], (4, 4))
     (one,), (two,) = next(dali_batches(files, 1, CPU, seed=0)), next(stream_batches(files, 1, CPU, seed=0, workers=0))
     assert (one.float() - two.float()).abs().max() <= 1

@@ -2,7 +2,6 @@
 
 import struct
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +12,7 @@ from PIL import Image
 
 from fastcutpaste.images.decode import load_images, read_image
 
-
-@pytest.fixture(autouse=True)
-def _warnings_fail():
-    """Fail on any warning that a test does not expect."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
+pytestmark = pytest.mark.filterwarnings("error")  # whatever a test does not expect
 
 
 # Reading one image
@@ -259,7 +252,7 @@ def test_large_jpeg_is_decoded_at_twice_the_size_or_more(tmp_path, monkeypatch):
 
 
 def test_an_error_stops_the_load(tmp_path, monkeypatch):
-    paths = [_break(tmp_path / "bad.png", "empty"), *[write_picture(tmp_path / "a.png")] * 200]
+    paths = [_break(tmp_path / "bad.png", "empty"), *[write_picture(tmp_path / "a.png")] * 2000]
     opened = []
     open_image = Image.open
 
@@ -271,7 +264,7 @@ def test_an_error_stops_the_load(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "open", open_slowly)
     with pytest.raises(ValueError, match=r"bad\.png"):
         load_images(paths, 4, workers=2)
-    assert len(opened) < 100
+    assert len(opened) < 1000  # two threads take 5 s for them, and a busy machine some of that to stop them
 
 
 def test_each_kind_of_loss_is_said_once_with_counts(tmp_path):

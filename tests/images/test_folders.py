@@ -1,7 +1,6 @@
 """Folders: which images and masks are found in them, and what is refused."""
 
 import os
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +12,7 @@ from PIL import Image
 from fastcutpaste.images.decode import load_images
 from fastcutpaste.images.folders import ImageSet, find_test_images, find_training_images, load_masks
 
-
-@pytest.fixture(autouse=True)
-def _warnings_fail():
-    """Fail on any warning that a test does not expect."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
+pytestmark = pytest.mark.filterwarnings("error")  # whatever a test does not expect
 
 
 def _write_text(path: Path) -> Path:

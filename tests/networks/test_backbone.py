@@ -9,18 +9,13 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from pictures import draw_images
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fastcutpaste.networks.backbone import IMAGENET_MEAN, IMAGENET_STD, Network, NetworkConfig, autocast, computes_bf16
 
 SMALL = "shufflenet_v2_x0_5"  # 0.3 M parameters
-
-
-def draw_images(count: int = 2, height: int = 64, width: int = 64, seed: int = 0) -> Tensor:
-    """Draw noise images (count, 3, height, width), uint8."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator)
 
 
 def build(**config: Any) -> Network:

@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+from pictures import draw_images
 from torch import Tensor, nn
 
 from fastcutpaste.networks.backbone import Network, NetworkConfig
@@ -20,11 +21,6 @@ BACKBONES = [
 ]
 
 
-def draw_images(count: int = 8, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, 3, 64, 64), dtype=torch.uint8, generator=generator)
-
-
 def with_statistics(network: Network) -> Network:
     """Let batch norms see images, and give them factors and summands that differ."""
     torch.manual_seed(1)
@@ -34,7 +30,7 @@ def with_statistics(network: Network) -> Network:
                 module.weight.uniform_(0.5, 1.5)
                 module.bias.normal_(0, 0.2)
         for seed in range(10):
-            network.train().embed(draw_images(seed=seed))
+            network.train().embed(draw_images(8, seed=seed))
     return network.eval()
 
 

@@ -2,15 +2,12 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from pictures import draw_images
+from torch import nn
 
 from fastcutpaste.networks.backbone import Network, NetworkConfig
 from fastcutpaste.networks.gradcam import grad_cam
 from fastcutpaste.op.color import normalize
-
-
-def draw_images() -> Tensor:
-    return torch.randint(0, 256, (3, 3, 72, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 def make_network(backbone: str = "resnet18", **others: object) -> Network:
@@ -19,7 +16,7 @@ def make_network(backbone: str = "resnet18", **others: object) -> Network:
 
 
 def test_grad_cam_is_that_of_the_last_maps_written_out_by_hand() -> None:
-    network, images = make_network(), draw_images()
+    network, images = make_network(), draw_images(3, 72, 96)
     backbone: nn.Module = network.backbone
     x = normalize(images, network.mean, network.std)
     x = backbone.maxpool(backbone.relu(backbone.bn1(backbone.conv1(x))))  # type: ignore[operator]
@@ -40,7 +37,7 @@ def test_grad_cam_is_that_of_the_last_maps_written_out_by_hand() -> None:
 
 
 def test_it_leaves_no_hooks_and_no_gradients_and_works_where_gradients_are_off() -> None:
-    network, images = make_network(), draw_images()
+    network, images = make_network(), draw_images(3, 72, 96)
     with torch.no_grad():
         first = grad_cam(network, images)
     assert torch.equal(first, grad_cam(network, images))
@@ -49,7 +46,7 @@ def test_it_leaves_no_hooks_and_no_gradients_and_works_where_gradients_are_off()
 
 
 def test_a_network_without_padding_and_one_cut_at_a_stage_have_maps_too() -> None:
-    images = draw_images()
+    images = draw_images(3, 72, 96)
     for network in (make_network("patchnet"), make_network(stage="layer2")):
         cam = grad_cam(network, images)
         assert cam.shape == (3, 72, 96)
@@ -67,4 +64,4 @@ def test_maps_whose_channels_come_last_are_no_maps() -> None:
 
 def test_a_network_of_one_class_is_refused() -> None:
     with pytest.raises(ValueError, match="a network of at least 2 classes required, got 1"):
-        grad_cam(make_network(classes=1), draw_images())
+        grad_cam(make_network(classes=1), draw_images(3, 72, 96))

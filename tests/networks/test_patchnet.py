@@ -2,16 +2,12 @@
 
 import pytest
 import torch
+from pictures import draw_images
 from torch import Tensor
 
 from fastcutpaste.networks.backbone import Network, NetworkConfig
 from fastcutpaste.networks.patchnet import SMALLEST_PATCH, STEP, PatchNet
 from fastcutpaste.scoring.dense import embed_densely, embed_patches, grid_shape
-
-
-def draw_images(count: int, height: int, width: int) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator)
 
 
 def make_network(patch: int) -> Network:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from pictures import draw_images
 from torch import Tensor
 
 from fastcutpaste.networks.backbone import Network, NetworkConfig
@@ -27,11 +28,6 @@ KINDS: dict[str, tuple[NetworkConfig, DetectorConfig]] = {
 }
 
 
-def draw_images(count: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, 3, *SIZE), dtype=torch.uint8, generator=generator)
-
-
 @pytest.fixture(scope="module", params=list(KINDS))
 def fitted(request: pytest.FixtureRequest) -> Detector:
     network_config, config = KINDS[request.param]
@@ -39,8 +35,8 @@ def fitted(request: pytest.FixtureRequest) -> Detector:
     network = Network(network_config)
     with torch.no_grad():
         for seed in range(5):
-            network(draw_images(8, seed))
-    return Detector(network, config, provenance={"seed": 3}).fit(*hold_out(draw_images(10)))
+            network(draw_images(8, *SIZE, seed))
+    return Detector(network, config, provenance={"seed": 3}).fit(*hold_out(draw_images(10, *SIZE)))
 
 
 def wanted(detector: Detector, images: Tensor) -> list[Tensor]:
@@ -55,7 +51,7 @@ def test_onnx_runtime_gives_the_detectors_maps_and_scores(
     onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'fastcutpaste[export]'")
     pytest.importorskip("onnxscript", reason="pip install 'fastcutpaste[export]'")
     monkeypatch.setattr("fastcutpaste.networks.backbone.computes_bf16", lambda _: False)
-    images = draw_images(2, seed=7)
+    images = draw_images(2, *SIZE, seed=7)
     export_detector(fitted, tmp_path / "new" / "detector.onnx", batch=2)
     session = onnxruntime.InferenceSession(tmp_path / "new" / "detector.onnx", providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
@@ -76,7 +72,7 @@ def test_the_torch_program_gives_the_detectors_maps_and_scores(
     fitted: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fastcutpaste.networks.backbone.computes_bf16", lambda _: False)
-    images = draw_images(1, seed=7)
+    images = draw_images(1, *SIZE, seed=7)
     export_detector(fitted, tmp_path / "detector.pt2", "torch")
     extra = {"fastcutpaste.json": ""}
     program: Any = torch.export.load(tmp_path / "detector.pt2", extra_files=extra)
