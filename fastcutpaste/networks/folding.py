@@ -9,6 +9,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fastcutpaste.networks.backbone import Network
+from fastcutpaste.networks.pooling import MeanPool, PoolThenReLU
 from fastcutpaste.networks.stem import StemConvolution
 
 
@@ -30,7 +31,7 @@ def fold_batch_norms(network: Network) -> Network:
     folded = copy.deepcopy(network).requires_grad_(False).eval()
     backbone = folded.backbone
     try:
-        nodes = list(_Calls().trace(backbone).nodes)
+        nodes = list(LayersOnly().trace(backbone).nodes)
     except Exception as error:  # whatever a network's code makes of what is not a tensor
         reason = (str(error) or type(error).__name__).splitlines()[0]
         warnings.warn(f"{network.config.backbone}: its batch norms stay, its flow cannot be followed: {reason}",
@@ -43,7 +44,7 @@ def fold_batch_norms(network: Network) -> Network:
             continue
         names = str(before.target), str(node.target)
         first, second = (backbone.get_submodule(name) for name in names)
-        if _is_plain(first) and _is_norm(second) and calls[before.target] == calls[node.target] == 1:
+        if is_plain(first) and _is_norm(second) and calls[before.target] == calls[node.target] == 1:
             assert isinstance(first, nn.Conv2d)
             assert isinstance(second, nn.BatchNorm2d)
             backbone.set_submodule(names[0], fuse_conv_bn_eval(first, second))
@@ -54,23 +55,23 @@ def fold_batch_norms(network: Network) -> Network:
 def round_convolutions(network: Network) -> None:
     """Keep in bfloat16 the weights of convolutions that autocast rounds to it at each call; the same results."""
     for module in network.backbone.modules():
-        if _is_plain(module):
+        if is_plain(module):
             module.bfloat16()
 
 
-class _Calls(fx.Tracer):
+class LayersOnly(fx.Tracer):
     """Follow a network down to its layers; convolutions and batch norms of other libraries are layers, too."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, nn.Conv2d | nn.BatchNorm2d) or super().is_leaf_module(module, name)
+        ours = nn.Conv2d | nn.BatchNorm2d | MeanPool | PoolThenReLU
+        return isinstance(module, ours) or super().is_leaf_module(module, name)
 
 
-def _is_plain(module: nn.Module) -> bool:
+def is_plain(module: nn.Module) -> bool:
     """Tell whether a layer convolves with its weights as they are; timm's pads besides, which changes nothing here."""
     kind = type(module)
-    return kind in (nn.Conv2d, StemConvolution) or (
-        kind.__module__.startswith("timm.") and kind.__name__ == "Conv2dSame"
-    )
+    timms = kind.__module__.startswith("timm.") and kind.__name__ == "Conv2dSame"
+    return kind in (nn.Conv2d, StemConvolution) or timms
 
 
 def _is_norm(module: nn.Module) -> bool:

@@ -1,8 +1,9 @@
-"""Max-pool and ReLU of a ResNet's stem on a GPU: one Triton kernel each way, no atomic additions.
+"""Pools on a GPU, in Triton: the max-pool and ReLU of a ResNet's stem, both ways, and the means of windows.
 
-The windows are of 3×3 pixels, every second row and column, with one row and column of nothing around the map. A window
-remembers in a byte which of its pixels it chose, and that it chose none where the ReLU gives 0. In the gradient each
-pixel asks the one, two or four windows that it is in: it is written once, in the map's own type, always the same.
+No addition is atomic. The max-pool's windows are of 3×3 pixels, every second row and column, with one row and column of
+nothing around the map. A window remembers in a byte which of its pixels it chose, and that it chose none where the ReLU
+gives 0. In the gradient each pixel asks the one, two or four windows that it is in: it is written once, in the map's
+own type, always the same.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
 
@@ -78,6 +79,24 @@ def pool_relu_backward_op(gradient: Tensor, chosen: Tensor, height: int, width: 
     return spread
 
 
+def mean_pool_kernel(maps: Tensor, side: int, stride: int) -> Tensor:
+    """Do what `pooling.mean_pool` does, for maps of up to 32 floating bits; the means are channels_last.
+
+    Cost: one launch; each window reads its part of the maps, most of it from the cache.
+    """
+    maps = maps.contiguous(memory_format=torch.channels_last)
+    batch, channels, height, width = maps.shape
+    h, w = (height - side) // stride + 1, (width - side) // stride + 1
+    means = torch.empty((batch, channels, h, w), dtype=maps.dtype, device=maps.device,
+                        memory_format=torch.channels_last)  # fmt: skip
+    if means.numel():
+        with torch.cuda.device_of(maps):
+            _mean[batch * h, triton.cdiv(w * channels, SHARE)](
+                maps, means, height, width, h, w, CHANNELS=channels, SIDE=side, STRIDE=stride, SHARE=SHARE
+            )
+    return means
+
+
 @pool_relu_op.register_fake
 def _empty_like_result(maps):
     batch, channels, height, width = maps.shape
@@ -130,3 +149,20 @@ def _spread(gradient, chosen, spread, height, width, h, w, CHANNELS: tl.constexp
         has = tl.load(gradient + at, mask=inside, other=0.0).to(tl.float32)  # eight at once, not only what is mine
         total += tl.where(mine, has, 0.0)
     tl.store(spread + row * width * CHANNELS + place, total.to(spread.dtype.element_ty), mask=there)
+
+
+@triton.jit
+def _mean(
+    maps, means, height, width, h, w, CHANNELS: tl.constexpr, SIDE: tl.constexpr, STRIDE: tl.constexpr,
+    SHARE: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    image, y = row // h, row % h
+    place = tl.program_id(1) * SHARE + tl.arange(0, SHARE)  # in the row of the result
+    there, start = place < w * CHANNELS, place // CHANNELS * (STRIDE * CHANNELS) + place % CHANNELS
+    total = tl.zeros((SHARE,), tl.float32)
+    for i in range(SIDE):
+        for j in range(SIDE):
+            at = (image * height + y * STRIDE + i) * width * CHANNELS + start + j * CHANNELS
+            total += tl.load(maps + at, mask=there, other=0.0).to(tl.float32)
+    tl.store(means + row * w * CHANNELS + place, (total / (SIDE * SIDE)).to(means.dtype.element_ty), mask=there)

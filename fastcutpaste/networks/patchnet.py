@@ -8,6 +8,8 @@ a window of the image's final map: the work of overlapping patches is done once,
 import torch
 from torch import Tensor, nn
 
+from fastcutpaste.networks.pooling import MeanPool
+
 STEP = 4  # pixels from one position of the final map to the next
 SMALLEST_PATCH = 19  # pixels: the stem and one convolution
 _STEM_FIELD = 11  # pixels a position sees after the stem: 7, and 2 · 2 more by the pooling
@@ -39,7 +41,7 @@ class PatchNet(nn.Module):
         count = (patch - _STEM_FIELD) // (2 * STEP)  # a 3×3 convolution adds twice the step to the field
         self.field = _STEM_FIELD + 2 * STEP * count
         width = _WIDTHS[0]
-        layers: list[nn.Module] = [*_convolution(3, width, 7, 2), nn.ReLU(), nn.AvgPool2d(3, 2)]
+        layers: list[nn.Module] = [*_convolution(3, width, 7, 2), nn.ReLU(), MeanPool(3, 2)]
         for i, after in enumerate(_WIDTHS):
             share = (count + i) // len(_WIDTHS)  # the later blocks get what is left over
             if share:

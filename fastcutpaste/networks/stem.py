@@ -2,8 +2,8 @@
 
 A ResNet-18's step at 96 × 256², bfloat16, compiled, took an H100 8.5 ms (torch 2.11). The first convolution and its
 weights' gradient were 1.2 of them, for 4 % of the step's products: tensor cores want channels by eights, and an image
-has three. Another 0.7 was one kernel of the max-pool's gradient. What the forms here take instead is counted, not timed
-yet (benchmarks/README.md).
+has three. Another 0.7 was one kernel of the max-pool's gradient. In the forms here and in `pooling` the step's kernels
+take 7.1 ms (benchmarks/README.md).
 """
 
 from typing import Any
@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastcutpaste.op.paste import HAS_TRITON
+from fastcutpaste.networks.pooling import HALF, PoolThenReLU, is_exported, on_a_gpu
 
 SIDE, STRIDE = 7, 2  # of the convolution that is computed by blocks
-HALF = (torch.bfloat16, torch.float16)
 
 
 def arrange_stem(backbone: nn.Module, resnet: bool) -> None:
@@ -53,7 +52,7 @@ class StemConvolution(nn.Conv2d):
         return made.train(layer.training)
 
     def forward(self, images: Tensor) -> Tensor:
-        if _on_a_gpu(images) and not _is_exported() and images.ndim == 4:
+        if on_a_gpu(images) and not is_exported() and images.ndim == 4:
             kind = images.device.type
             rounded = torch.is_autocast_enabled(kind) and images.dtype != torch.float64
             dtype = torch.get_autocast_dtype(kind) if rounded else images.dtype
@@ -75,11 +74,20 @@ def convolve_by_blocks(images: Tensor, weight: Tensor, bias: Tensor | None, padd
     Returns:
         (B, D, (H + 2p - 7) // 2 + 1, (W + 2q - 7) // 2 + 1) for padding (p, q), as `conv2d` gives it, to rounding.
     """
+    return F.conv2d(image_blocks(images, padding), weight_blocks(weight), bias)
+
+
+def image_blocks(images: Tensor, padding: tuple[int, int]) -> Tensor:
+    """Give the blocks (B, 16, h, w) of images (B, 3, H, W) with zeros around them, see `convolve_by_blocks`."""
     (top, left), (height, width) = padding, images.shape[2:]
     # Where they are odd, one row and column more: they meet the weight's zeros or no window. One channel more: a block
     # has 16 then, and kernels in half precision want whole eights.
-    images = F.pad(images, (left, left + width % 2, top, top + height % 2, 0, 1))
-    return F.conv2d(_blocks(images), _blocks(F.pad(weight, (0, 1, 0, 1, 0, 1))), bias)
+    return _blocks(F.pad(images, (left, left + width % 2, top, top + height % 2, 0, 1)))
+
+
+def weight_blocks(weight: Tensor) -> Tensor:
+    """Give the blocks (D, 16, 4, 4) of a weight (D, 3, 7, 7)."""
+    return _blocks(F.pad(weight, (0, 1, 0, 1, 0, 1)))
 
 
 def _blocks(images: Tensor) -> Tensor:
@@ -96,35 +104,3 @@ def _is_stem(layer: nn.Module) -> bool:
         return False
     shape = layer.in_channels, layer.kernel_size, layer.stride, layer.dilation, layer.groups, layer.padding_mode
     return shape == (3, (SIDE, SIDE), (STRIDE, STRIDE), (1, 1), 1, "zeros")
-
-
-def _on_a_gpu(tensor: Tensor) -> bool:
-    return tensor.is_cuda
-
-
-def _is_exported() -> bool:
-    """Tell whether this is traced for an exported graph, which torch 2.11 also says while it compiles."""
-    return torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
-
-
-class PoolThenReLU(nn.Module):
-    """Give the ReLU of the largest of each 3×3 pixels, every second row and column: (B, C, H, W) to about half of both.
-
-    It is the pool of the ReLU, in its gradient, too: where the largest is not above 0 there is none either way. A
-    quarter of the numbers passes through the ReLU, and nobody needs the map before the pool for its sign. On a CPU both
-    took 0.4 to 0.7 times as long, forward and backward (24 × 64 × 128² and 96 × 64 × 32², one core).
-
-    Where it learns, compiled for a GPU, two kernels of our own do it (`kernel_pool`). Inductor's gradient in torch 2.11
-    came to a seventh of the card's memory rate; in 2.14 it is scattered by atomic additions in float32, into a map that
-    is filled with zeros before and read in float32 by all that follows.
-    """
-
-    def forward(self, maps: Tensor) -> Tensor:
-        if torch.compiler.is_compiling() and not _is_exported() and HAS_TRITON:
-            learns = maps.requires_grad and torch.is_grad_enabled() and maps.dtype in (*HALF, torch.float32)
-            if learns and _on_a_gpu(maps):
-                from fastcutpaste.networks.kernel_pool import PoolReLU
-
-                pooled: Tensor = PoolReLU.apply(maps)
-                return pooled
-        return F.relu(F.max_pool2d(maps, 3, 2, 1), inplace=True)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fastcutpaste.networks.pooling import mean_pool
 from fastcutpaste.op.checks import check_images
 
 _BYTES_A_PIXEL = 256  # at most held at once for a pixel that enters a network: ResNet-18 and PatchNet, float32
@@ -124,7 +125,7 @@ def embed_densely(
     if stride % step:
         raise ValueError(f"embed_densely: a stride that is a multiple of {step} required, got {stride}")
     window = (patch - field) // step + 1  # positions of the map inside a patch, along a side
-    means = F.avg_pool2d(embed_map(images), window, stride // step)  # (B, D, h or 1 more, w or 1 more)
+    means = mean_pool(embed_map(images), window, stride // step)  # (B, D, h or 1 more, w or 1 more)
     return means[..., :rows, :columns].permute(0, 2, 3, 1)  # (B, h, w, D)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fastcutpaste.networks.backbone import Network, computes_bf16
 from fastcutpaste.networks.folding import fold_batch_norms, round_convolutions
+from fastcutpaste.networks.fusing import fuse_activations
 from fastcutpaste.op.checks import check_images
 from fastcutpaste.scoring.config import DetectorConfig
 from fastcutpaste.scoring.dense import fitting_chunk, grid_shape, score_maps
@@ -243,11 +244,12 @@ class Detector:
         network, config = self.network, self.config
         if self._optimized:
             network = fold_batch_norms(network)
+            on_a_gpu = self.device.type == "cuda"
             if computes_bf16(self.device):
                 round_convolutions(network)
-            if (
-                config.patch is not None and self.device.type == "cuda"
-            ):  # asked for once: a graph's chunks are of a size
+                if on_a_gpu:
+                    fuse_activations(network)
+            if config.patch is not None and on_a_gpu:  # asked for once: a graph's chunks are of a size
                 config = replace(config, chunk=config.chunk or fitting_chunk(config.patch, self.device))
         self._embedder = Embedder(network, config, self.brightness)
         self._scorers: dict[tuple[int, int], Callable[[Tensor], Tensor]] = {}

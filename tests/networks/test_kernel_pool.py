@@ -86,3 +86,21 @@ def test_torch_knows_what_the_ops_give_without_running_them() -> None:
     torch.library.opcheck(pool_relu_op, (maps,), test_utils=checks)
     result, chosen = pool_relu_op(maps)
     torch.library.opcheck(pool_relu_backward_op, (result, chosen, 7, 6), test_utils=checks)
+
+
+@runs_kernels
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("shape", "side", "stride"),
+    [((2, 64, 12, 10), 3, 2), ((1, 3, 7, 9), 2, 1), ((2, 5, 8, 5), 1, 1), ((1, 256, 5, 6), 5, 1), ((0, 4, 6, 6), 2, 2)],
+)
+def test_means_are_torchs(shape: tuple[int, ...], side: int, stride: int, dtype: torch.dtype) -> None:
+    from fastcutpaste.networks.kernel_pool import mean_pool_kernel
+
+    maps = draw_maps(shape, dtype)
+    mine, true = mean_pool_kernel(maps, side, stride), F.avg_pool2d(maps.float(), side, stride)
+    assert mine.dtype == dtype
+    assert mine.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(mine.float(), true, rtol={torch.float32: 1e-6}.get(dtype, 2**-7), atol=1e-6)
+    planar = maps.contiguous()  # given otherwise it is laid out anew
+    assert torch.equal(mean_pool_kernel(planar, side, stride), mine)

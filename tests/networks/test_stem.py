@@ -8,9 +8,10 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastcutpaste.networks import backbone, stem
+from fastcutpaste.networks import backbone, pooling, stem
 from fastcutpaste.networks.backbone import Network, NetworkConfig
-from fastcutpaste.networks.stem import PoolThenReLU, StemConvolution, convolve_by_blocks
+from fastcutpaste.networks.pooling import PoolThenReLU
+from fastcutpaste.networks.stem import StemConvolution, convolve_by_blocks
 
 SIZES = [((32, 32), (3, 3)), ((33, 32), (3, 3)), ((20, 41), (3, 3)), ((19, 17), (0, 0)), ((16, 31), (0, 0)),
          ((17, 10), (1, 2)), ((7, 8), (0, 0)), ((1, 2), (3, 3))]  # fmt: skip
@@ -27,7 +28,9 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         taken.append(tuple(images.shape))
         return convolve_by_blocks(images, *others)
 
-    monkeypatch.setattr(stem, "_on_a_gpu", lambda _: True)
+    for module in (stem, pooling):
+        monkeypatch.setattr(module, "on_a_gpu", lambda _: True)
+    monkeypatch.setattr(pooling, "_starts", lambda: False)
     monkeypatch.setattr(stem, "convolve_by_blocks", spy)
     return taken
 
@@ -137,7 +140,9 @@ def test_a_cpu_and_a_single_image_keep_the_convolution(monkeypatch: pytest.Monke
     plain = nn.Conv2d(3, 8, 7, 2, 3).bfloat16()
     images = torch.randn(2, 3, 12, 12).bfloat16()
     assert torch.equal(StemConvolution.of(plain)(images), plain(images))
-    monkeypatch.setattr(stem, "_on_a_gpu", lambda _: True)
+    for module in (stem, pooling):
+        monkeypatch.setattr(module, "on_a_gpu", lambda _: True)
+    monkeypatch.setattr(pooling, "_starts", lambda: False)
     assert torch.equal(StemConvolution.of(plain)(images[0]), plain(images[0]))
 
 
