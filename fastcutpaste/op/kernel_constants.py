@@ -1,10 +1,12 @@
 """What the kernels agree on: how much a program does at a time, and where in a rule and in a plan each number lies.
 
 Kernels read these as attributes of this module: Triton compares every constant that a kernel names by itself anew at
-each launch, a microsecond each.
+each launch, a microsecond each. Of those read so it keeps no track, in what it has compiled either, on disk from one
+version of this library to the next: so every kernel that is launched names `AGREED`, which stands for all of them.
 """
 
 import math
+import zlib
 
 import triton.language as tl
 
@@ -13,7 +15,8 @@ from fastcutpaste.op.rules import Kind, Rule
 
 COPIED = tl.constexpr(1_024)  # pixels a program copies: 8 a thread, of each channel
 TILE_ROWS, TILE_COLUMNS = tl.constexpr(4), tl.constexpr(64)  # of a patch, that a program computes at a time
-PARTS = tl.constexpr(8)  # programs that share the sum of a patch, so that the largest does not keep all others waiting
+SUMMED = tl.constexpr(512)  # pixels of a patch whose greys a program sums at a time: 8 a thread
+PARTS = tl.constexpr(8)  # programs that share the sum of a patch at most, so that the largest keeps no others waiting
 
 # of a plan, all that is to know of a patch
 PLAN = tl.constexpr(32)  # its numbers, a line of the cache: these, and the sums of the parts
@@ -37,3 +40,6 @@ RECTANGLE, STRIP, WHOLE = (tl.constexpr(int(kind)) for kind in (Kind.RECTANGLE, 
 RADIANS = tl.constexpr(math.pi / 180)
 RED, GREEN, BLUE = (tl.constexpr(weight) for weight in GREY_WEIGHTS)
 ROUNDER = tl.constexpr(1.5 * 2**23)  # added to a float32 and taken away it rounds, halves to even
+
+_EVERY = sorted((name, value.value) for name, value in globals().items() if isinstance(value, tl.constexpr))
+AGREED = tl.constexpr(zlib.crc32(repr(_EVERY).encode()))

@@ -3,9 +3,11 @@
 
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_wait
 
 from fastcutpaste.op import kernel_constants as at
 from fastcutpaste.op.kernel_color import jittered, mirrored, pixels_at, stored
+from fastcutpaste.op.kernel_constants import AGREED
 from fastcutpaste.op.kernel_plan import COUNTS
 
 
@@ -15,8 +17,10 @@ def copy_and_paste(
     source_x, in_c, in_y, in_x, out_c, out_y, out_x, CHANNELS: tl.constexpr, JITTERED: tl.constexpr,
     FEATHERED: tl.constexpr, MIRRORED: tl.constexpr, SUMMED: tl.constexpr, NORMALIZED: tl.constexpr,
     IS_COLOR: tl.constexpr, MASKED: tl.constexpr, IN_PLANAR: tl.constexpr, OUT_PLANAR: tl.constexpr,
+    OVERLAPPED: tl.constexpr,
 ):  # fmt: skip
     """Read some pixels of an image once; write them into each class, and over them what its patch makes of them."""
+    tl.static_assert(AGREED == at.AGREED)
     blocks = tl.cdiv(height * width, at.COPIED)
     b, first_pixel = tl.program_id(0) // blocks, (tl.program_id(0) % blocks) * at.COPIED
     end = tl.minimum(first_pixel + at.COPIED, height * width)
@@ -43,6 +47,8 @@ def copy_and_paste(
             if CHANNELS == 3:
                 tl.store(result + target_1, value_1.to(pasted.dtype.element_ty), mask=there_1)
                 tl.store(result + target_2, value_2.to(pasted.dtype.element_ty), mask=there_2)
+    if OVERLAPPED:
+        gdc_wait()  # for the plans
     for first in range(0, count, batch):
         n = first + b
         facts, covered = plan + n.to(tl.int64) * at.PLAN, mask + n.to(tl.int64) * (height * width)

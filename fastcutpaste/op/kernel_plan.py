@@ -3,9 +3,11 @@
 
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents
 
 from fastcutpaste.op import kernel_constants as at
 from fastcutpaste.op.kernel_color import grey_of, hue_rotated, mirrored, pixels_at, share_of_hue
+from fastcutpaste.op.kernel_constants import AGREED
 from fastcutpaste.op.kernel_placement import by_rules, turned
 
 COUNTS = ("batch", "count", "sources", "columns", "members")  # no new kernel for a new batch size
@@ -18,8 +20,12 @@ def plan_patches(
     source, plan, labels, where, draws, rules, foreground, columns, members, batch, count, height, width, sources,
     source_b, source_c, source_y, source_x, CHANNELS: tl.constexpr, DRAWN: tl.constexpr, JITTERED: tl.constexpr,
     FEATHERED: tl.constexpr, MIRRORED: tl.constexpr, SUMMED: tl.constexpr, TRIED: tl.constexpr,
+    OVERLAPPED: tl.constexpr,
 ):  # fmt: skip
     """Write down all that is to know of a patch, and the sum of a part of its greys."""
+    tl.static_assert(AGREED == at.AGREED)
+    if OVERLAPPED:
+        gdc_launch_dependents()  # the second kernel may begin to copy; it waits before it reads a plan
     n, part = tl.program_id(0), tl.program_id(1)
     height, width = height + 0 * n, width + 0 * n  # a 1 comes as a constant, which has no type
     plan += n.to(tl.int64) * at.PLAN
@@ -60,33 +66,39 @@ def plan_patches(
     if SUMMED:
         source += image.to(tl.int64) * source_b
         steps = source_y, source_x, source_c
-        total = _sum_of_greys(source, steps, part, top, left, tall, wide, height, width, hue, saturation, rank,
+        parts = tl.num_programs(1)
+        total = _sum_of_greys(source, steps, part, parts, top, left, tall, wide, height, width, hue, saturation, rank,
                               CHANNELS, MIRRORED)  # fmt: skip
-        tl.store(plan + at.SUMS + part, total)
+        for slot in range(part, at.PARTS, parts):
+            tl.store(plan + at.SUMS + slot, tl.where(slot == part, total, 0.0))
 
 
 @triton.jit
 def _sum_of_greys(
-    source, steps, part, top, left, tall, wide, height, width, hue, saturation, rank, CHANNELS: tl.constexpr,
+    source, steps, part, parts, top, left, tall, wide, height, width, hue, saturation, rank, CHANNELS: tl.constexpr,
     MIRRORED: tl.constexpr,
 ):  # fmt: skip
-    """Sum what contrast turns about, see `color.greys`, over every at.PARTS-th band of rows of a patch."""
-    total = tl.zeros((at.TILE_ROWS, at.TILE_COLUMNS), tl.float32)
-    for first_row in range(part * at.TILE_ROWS, tall.to(tl.int32), at.PARTS * at.TILE_ROWS):
-        for first_column in range(0, wide.to(tl.int32), at.TILE_COLUMNS):
-            down = first_row + tl.arange(0, at.TILE_ROWS)[:, None]
-            across = first_column + tl.arange(0, at.TILE_COLUMNS)[None, :]
-            row, column = top.to(tl.int32) + down, left.to(tl.int32) + across
-            if MIRRORED:
-                row, column = mirrored(row, height), mirrored(column, width)
-            there = (down < tall) & (across < wide) & (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            red, green, blue = pixels_at(source + row * steps[0] + column * steps[1], steps[2], there, CHANNELS)
-            grey = grey_of(red, green, blue, CHANNELS)
-            if CHANNELS == 3:
+    """Sum what contrast turns about, see `color.greys`, over every so many pixels of a patch, from its upper left."""
+    total = tl.zeros((at.SUMMED,), tl.float32)
+    columns, share = wide.to(tl.int32), share_of_hue(rank, saturation)
+    area, per_column = tall.to(tl.int32) * columns, 1.0 / tl.maximum(wide, 1.0)
+    for first in range(part * at.SUMMED, area, parts * at.SUMMED):
+        pixel = first + tl.arange(0, at.SUMMED)
+        down = ((pixel.to(tl.float32) + 0.5) * per_column).to(tl.int32)  # division of integers takes five times as long
+        across = pixel - down * columns
+        down += tl.where(across < 0, -1, tl.where(across >= columns, 1, 0))  # of many pixels it is rounded
+        row, column = top.to(tl.int32) + down, left.to(tl.int32) + pixel - down * columns
+        if MIRRORED:
+            row, column = mirrored(row, height), mirrored(column, width)
+        there = (pixel < area) & (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        red, green, blue = pixels_at(source + row * steps[0] + column * steps[1], steps[2], there, CHANNELS)
+        grey = grey_of(red, green, blue, CHANNELS)
+        if CHANNELS == 3:  # noqa: SIM102, known when the kernel is compiled, the other when it runs
+            if share != 0:
                 red, green, blue = hue_rotated(red, green, blue, hue)
-                grey += (grey_of(red, green, blue, CHANNELS) - grey) * share_of_hue(rank, saturation)
-            total += tl.where(there, grey, 0.0)
-    return tl.sum(tl.sum(total, 1), 0)
+                grey += (grey_of(red, green, blue, CHANNELS) - grey) * share
+        total += tl.where(there, grey, 0.0)
+    return tl.sum(total, 0)
 
 
 @triton.jit

@@ -23,6 +23,8 @@ from fastcutpaste.op.kernel_plan import plan_patches
 from fastcutpaste.op.placement import Patches, uniform
 from fastcutpaste.op.rules import Kind, Rule, Rules, rules_from
 
+MOST_PROGRAMS = 4_096  # of the first kernel, where more would only place the same patches again
+
 
 @functools.cache
 def triton_starts() -> bool:
@@ -198,9 +200,11 @@ def _launch(
     shape = (batch, count, height, width, len(source), *strides)
     summed = bool(flags["JITTERED"]) and not is_color
     factors = (plan, plan) if mean is None or std is None else (mean.contiguous(), std.contiguous())
+    parts = max(1, min(PARTS.value, MOST_PROGRAMS // count)) if summed else 1
+    overlapped = _overlaps(images.device)
     with torch.cuda.device_of(images):
-        plan_patches[(count, PARTS.value if summed else 1)](
-            source, plan, labels, *tables, *shape, CHANNELS=channels, SUMMED=summed, **flags,
+        plan_patches[(count, parts)](
+            source, plan, labels, *tables, *shape, CHANNELS=channels, SUMMED=summed, OVERLAPPED=overlapped, **flags,
             enable_fp_fusion=False,  # a fused product rounds otherwise than `placement` does
         )  # fmt: skip
         copy_and_paste[(batch * triton.cdiv(height * width, COPIED.value),)](
@@ -208,8 +212,15 @@ def _launch(
             CHANNELS=channels, JITTERED=flags["JITTERED"], FEATHERED=flags["FEATHERED"], MIRRORED=flags["MIRRORED"],
             SUMMED=summed, NORMALIZED=mean is not None, IS_COLOR=is_color, MASKED=masked,
             IN_PLANAR=order != torch.channels_last, OUT_PLANAR=mean is None and order != torch.channels_last,
+            OVERLAPPED=overlapped, **({"launch_pdl": True} if overlapped else {}),
         )  # fmt: skip
     return pasted, mask, labels
+
+
+@functools.cache
+def _overlaps(device: torch.device) -> bool:
+    """Tell whether the second kernel can begin while the first still runs: programmatic launch, from Hopper on."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0) and torch.version.hip is None
 
 
 def _empty_like_result(

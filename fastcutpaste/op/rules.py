@@ -2,7 +2,6 @@
 
 import functools
 import json
-from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -66,8 +65,10 @@ class Rules(NamedTuple):
         return f"{'colored ' * self.colored}{'tried ' * self.tried}{json.dumps(self)}"
 
 
-def rules_of(classes: Sequence[Sequence[Rule]]) -> Rules:
-    """Put the rules of classes into one table."""
+@functools.lru_cache(maxsize=256)
+def rules_of(classes: tuple[tuple[Rule, ...], ...], columns: tuple[int, ...] = (0,)) -> Rules:
+    """Put the rules of classes into one table; of each class the draws begin at a column of its own."""
+    classes = tuple(tuple(rule.after(column) for rule in rules) for rules, column in zip(classes, columns, strict=True))
     members = max(len(rules) for rules in classes)
     every = [rule for rules in classes for rule in (*rules, *[Rule()] * (members - len(rules)))]
     table = tuple(number for rule in every for number in rule)

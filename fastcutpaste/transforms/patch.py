@@ -69,7 +69,7 @@ class PatchTransform(Ruled):
 
     def task_rules(self) -> Rules | None:
         rules = self.rules()
-        return rules_of([rules]) if rules else None
+        return rules_of((rules,)) if rules else None
 
     def choose(self, images: Tensor, draws: Tensor) -> tuple[Patches, Tensor | None]:
         """Give patches and fill of images (B, C, H, W) and draws (B, numbers), for `paste`."""
@@ -307,7 +307,7 @@ class BaseAugmentation(Ruled):
 
     def task_rules(self) -> Rules:
         # its jitter's draws come five places before those of a patch's
-        return rules_of([[Rule(Kind.WHOLE, self.shift, 0, 0, 0, 0, 0, 0, *strengths_of(self.jitter), column=-5)]])
+        return rules_of(((Rule(Kind.WHOLE, self.shift, 0, 0, 0, 0, 0, 0, *strengths_of(self.jitter), column=-5),),))
 
     def extra_repr(self) -> str:
         return f"shift={self.shift}, jitter={self.jitter}"

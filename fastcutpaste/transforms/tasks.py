@@ -135,17 +135,19 @@ class PretextTask(Ruled):
 
     def task_rules(self) -> Rules | None:
         """Give the rules of all classes, unless they have different foregrounds, or colors beside others."""
-        classes: list[Sequence[Rule]] = [[Rule()]]
-        column, colored = 0, False
+        classes: list[tuple[Rule, ...]] = [(Rule(),)]
+        columns, column, colored = [0], 0, False
         for transform in self.transforms:
             rules = transform.rules() if isinstance(transform, PatchTransform) else ()
             if not rules:
                 return None
             colored |= bool(rules[0].colored)
-            classes.append([rule.after(column) for rule in rules])
+            classes.append(rules)
+            columns.append(column)
             column += int(transform.numbers)  # type: ignore[arg-type]
         alike = len({transform.foreground for transform in self._on_foreground()}) <= 1
-        return rules_of(classes) if alike and not (colored and len(self.transforms) > 1) else None
+        several = colored and len(self.transforms) > 1
+        return rules_of(tuple(classes), tuple(columns)) if alike and not several else None
 
     def fill(self, images: Tensor, draws: Tensor) -> Tensor | None:
         color: Tensor | None = self.transforms[0].fill(images, draws)  # type: ignore[operator]

@@ -5,6 +5,8 @@ kernels are held against it.
 """
 
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -325,3 +327,22 @@ def test_a_gradient_still_flows_on_a_gpu():
     CutPaste()(images).sum().backward()
     assert images.grad is not None
     assert images.grad.sum() > 0
+
+
+def test_a_kernel_is_compiled_anew_when_a_constant_changes():
+    """Triton finds what it has compiled, on disk too, by a key in which constants of a module have no part."""
+    script = (
+        "import sys; from fastcutpaste.op import color; color.GREY_WEIGHTS = tuple(map(float, sys.argv[1:]))\n"
+        "from fastcutpaste.op.kernel_paste import copy_and_paste\n"
+        "from fastcutpaste.op.kernel_plan import plan_patches\n"
+        "print(copy_and_paste.cache_key, plan_patches.cache_key)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+
+    def keys(*weights: str) -> list[str]:
+        command = [sys.executable, "-c", script, *weights]
+        return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.split()
+
+    once, again, changed = keys("0.3", "0.6", "0.1"), keys("0.3", "0.6", "0.1"), keys("0.3", "0.5", "0.2")
+    assert once == again
+    assert not set(once) & set(changed)

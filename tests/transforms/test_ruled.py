@@ -66,7 +66,7 @@ def planned(transform, draws, height, width):
     plan = torch.empty(batch, 32, device=DEVICE)
     plan_patches[batch, 1](
         image, plan, labels, draws, draws, table, draws, draws.shape[1], rules.members, batch, batch, height, width,
-        1, 3, 1, 1, 1, CHANNELS=3, SUMMED=False, **flags, enable_fp_fusion=False,
+        1, 3, 1, 1, 1, CHANNELS=3, SUMMED=False, OVERLAPPED=False, **flags, enable_fp_fusion=False,
     )  # fmt: skip
     return plan
 
@@ -105,7 +105,7 @@ def test_a_kernel_places_patches_bit_for_bit_as_torch_does(transform, height, wi
 
 @pytest.mark.parametrize("classes", [[[Rule()]], [[Rule(1, 0.1)], [Rule(3, p=0.3), Rule(2, colored=1, candidates=4)]]])
 def test_rules_come_back_from_their_description(classes):
-    rules = rules_of(classes)
+    rules = rules_of(tuple(map(tuple, classes)), (0,) * len(classes))
     assert rules_from(rules.described()) == rules
     assert ("colored " in rules.described(), "tried " in rules.described()) == (rules.colored, rules.tried)
     assert len(rules.table) == rules.classes * rules.members * len(Rule._fields)
