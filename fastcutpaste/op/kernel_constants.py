@@ -13,7 +13,6 @@ import triton.language as tl
 from fastcutpaste.op.color import GREY_WEIGHTS
 from fastcutpaste.op.rules import Kind, Rule
 
-COPIED = tl.constexpr(1_024)  # pixels a program copies: 8 a thread, of each channel
 TILE_ROWS, TILE_COLUMNS = tl.constexpr(4), tl.constexpr(64)  # of a patch, that a program computes at a time
 SUMMED = tl.constexpr(512)  # pixels of a patch whose greys a program sums at a time: 4 a thread
 PARTS = tl.constexpr(8)  # programs that share the sum of a patch at most, so that the largest keeps no others waiting

@@ -17,13 +17,13 @@ def copy_and_paste(
     source_x, in_c, in_y, in_x, out_c, out_y, out_x, CHANNELS: tl.constexpr, JITTERED: tl.constexpr,
     FEATHERED: tl.constexpr, MIRRORED: tl.constexpr, SUMMED: tl.constexpr, NORMALIZED: tl.constexpr,
     IS_COLOR: tl.constexpr, MASKED: tl.constexpr, IN_PLANAR: tl.constexpr, OUT_PLANAR: tl.constexpr,
-    OVERLAPPED: tl.constexpr,
+    OVERLAPPED: tl.constexpr, COPIED: tl.constexpr,
 ):  # fmt: skip
     """Read some pixels of an image once; write them into each class, and over them what its patch makes of them."""
     tl.static_assert(AGREED == at.AGREED)
-    blocks = tl.cdiv(height * width, at.COPIED)
-    b, first_pixel = tl.program_id(0) // blocks, (tl.program_id(0) % blocks) * at.COPIED
-    end = tl.minimum(first_pixel + at.COPIED, height * width)
+    blocks = tl.cdiv(height * width, COPIED)
+    b, first_pixel = tl.program_id(0) // blocks, (tl.program_id(0) % blocks) * COPIED
+    end = tl.minimum(first_pixel + COPIED, height * width)
     size = CHANNELS * height * width
     images += b.to(tl.int64) * size
     full: tl.constexpr = 255.0 if images.dtype.element_ty == tl.uint8 else 1.0
@@ -35,7 +35,7 @@ def copy_and_paste(
             scale_2, shift_2 = _normalization(mean, std, 2, full)
     shape = height * width, first_pixel, end
     factors = scale_0, scale_1, scale_2, shift_0, shift_1, shift_2
-    form: tl.constexpr = (CHANNELS, NORMALIZED, IN_PLANAR, OUT_PLANAR)
+    form: tl.constexpr = (CHANNELS, NORMALIZED, IN_PLANAR, OUT_PLANAR, COPIED)
     if not MIRRORED:  # else all of it is pasted over
         value, target, there = _read(images, 0, shape, factors, form)  # all is read before anything is written
         if CHANNELS == 3:
@@ -53,7 +53,7 @@ def copy_and_paste(
         n = first + b
         facts, covered = plan + n.to(tl.int64) * at.PLAN, mask + n.to(tl.int64) * (height * width)
         if MASKED:
-            pixel = first_pixel + tl.arange(0, at.COPIED)
+            pixel = first_pixel + tl.arange(0, COPIED)
             tl.store(covered + pixel, pixel < 0, mask=pixel < end)
         first_row = tl.maximum(tl.load(facts + at.FIRST_ROW).to(tl.int32), first_pixel // width)
         last_row = tl.minimum(tl.load(facts + at.LAST_ROW).to(tl.int32), (end - 1) // width + 1)
@@ -131,15 +131,16 @@ def _normalization(mean, std, channel, full):
 
 @triton.jit
 def _read(images, part, shape, factors, form: tl.constexpr):
-    """Read at.COPIED values of a program's pixels, one after another as they lie in the result; tell where that is."""
+    """Read some values of a program's pixels, one after another as they lie in the result; tell where that is."""
     pixels, first_pixel, end = shape
     channels: tl.constexpr = form[0]
-    i = tl.arange(0, at.COPIED)
+    copied: tl.constexpr = form[4]
+    i = tl.arange(0, copied)
     if form[3]:  # the result is planar: a part is a channel
         target, there = part * pixels + first_pixel + i, first_pixel + i < end
         place, channel = target, i * 0 + part
     else:
-        target = first_pixel * channels + part * at.COPIED + i
+        target = first_pixel * channels + part * copied + i
         there, channel = target < end * channels, target % channels
         place = channel * pixels + target // channels if form[2] else target
     value = tl.load(images + place, mask=there)

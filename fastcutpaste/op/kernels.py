@@ -17,12 +17,13 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from fastcutpaste.op.checks import memory_format_of
-from fastcutpaste.op.kernel_constants import COPIED, PARTS, PLAN
+from fastcutpaste.op.kernel_constants import PARTS, PLAN
 from fastcutpaste.op.kernel_paste import copy_and_paste
 from fastcutpaste.op.kernel_plan import plan_patches
 from fastcutpaste.op.placement import Patches, uniform
 from fastcutpaste.op.rules import Kind, Rule, Rules, rules_from
 
+COPIED, COPIED_BYTES = 1_024, 2_048  # pixels a program of the second kernel copies, of each channel; of uint8
 MOST_PROGRAMS = 4_096  # of the first kernel, where more would only place the same patches again
 
 
@@ -201,18 +202,18 @@ def _launch(
     summed = bool(flags["JITTERED"]) and not is_color
     factors = (plan, plan) if mean is None or std is None else (mean.contiguous(), std.contiguous())
     parts = max(1, min(PARTS.value, MOST_PROGRAMS // count)) if summed else 1
-    overlapped = _overlaps(images.device)
+    overlapped, copied = _overlaps(images.device), COPIED_BYTES if images.dtype == torch.uint8 else COPIED
     with torch.cuda.device_of(images):
         plan_patches[(count, parts)](
             source, plan, labels, *tables, *shape, CHANNELS=channels, SUMMED=summed, OVERLAPPED=overlapped, **flags,
             enable_fp_fusion=False,  # a fused product rounds otherwise than `placement` does
         )  # fmt: skip
-        copy_and_paste[(batch * triton.cdiv(height * width, COPIED.value),)](
+        copy_and_paste[(batch * triton.cdiv(height * width, copied),)](
             images, source, pasted, mask, plan, *factors, *shape, *images.stride()[1:], *pasted.stride()[1:],
             CHANNELS=channels, JITTERED=flags["JITTERED"], FEATHERED=flags["FEATHERED"], MIRRORED=flags["MIRRORED"],
             SUMMED=summed, NORMALIZED=mean is not None, IS_COLOR=is_color, MASKED=masked,
             IN_PLANAR=order != torch.channels_last, OUT_PLANAR=mean is None and order != torch.channels_last,
-            OVERLAPPED=overlapped, **({"launch_pdl": True} if overlapped else {}),
+            COPIED=copied, OVERLAPPED=overlapped, **({"launch_pdl": True} if overlapped else {}),
         )  # fmt: skip
     return pasted, mask, labels
 

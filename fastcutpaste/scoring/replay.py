@@ -1,7 +1,8 @@
 """Work on a GPU recorded once as a CUDA graph and replayed: one launch instead of hundreds."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -61,7 +62,7 @@ class _Graph:
             function(self._given)  # libraries make now what they need on a new stream
         caller.wait_stream(stream)
         # The caller's stream is named so that it is current again after a recording that fails.
-        with torch.cuda.stream(caller), torch.cuda.graph(
+        with _generator_kept(device), torch.cuda.stream(caller), torch.cuda.graph(
             self._graph, stream=stream, capture_error_mode="thread_local"  # others may load the next images
         ):  # fmt: skip
             self._made = function(self._given)
@@ -70,3 +71,20 @@ class _Graph:
         self._given.copy_(given, non_blocking=True)
         self._graph.replay()
         return self._made.clone()
+
+
+@contextmanager
+def _generator_kept(device: torch.device) -> Iterator[None]:
+    """Let the device's default generator draw on after a recording that fails: torch leaves it as if in one.
+
+    Every draw after it would end with "Offset increment outside graph capture encountered unexpectedly".
+    """
+    index = torch.cuda.current_device() if device.index is None else device.index
+    generator = torch.cuda.default_generators[index]
+    seed_and_offset = generator.get_state()
+    try:
+        yield
+    except BaseException:
+        generator.graphsafe_set_state(torch.Generator(device).graphsafe_get_state())  # a state of no recording
+        generator.set_state(seed_and_offset)
+        raise

@@ -60,6 +60,7 @@ def recordings(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
     monkeypatch.setattr(torch.cuda, "graph", lambda graph, **_: graph)
+    monkeypatch.setattr("fastcutpaste.scoring.replay._generator_kept", lambda _: nullcontext())
     monkeypatch.setattr("fastcutpaste.op.color._NUMPY_TYPES", ())  # which no dispatch mode sees
     return found
 
@@ -161,4 +162,18 @@ def test_on_a_gpu_too_work_that_cannot_be_recorded_goes_on(recwarn: pytest.Warni
         assert torch.equal(replayed(torch.ones(3, device="cuda")).cpu(), torch.full((3,), 3.0))
     assert sum("no CUDA graph of" in str(warned.message) for warned in recwarn) == 1
     assert torch.cuda.current_stream() == before
+
+
+@pytest.mark.gpu
+@on_a_gpu
+def test_random_numbers_go_on_after_a_recording_that_fails() -> None:
+    waiting: Callable[[Tensor], Tensor] = lambda given: given * float(given.sum())  # noqa: E731
+    torch.manual_seed(0)
+    wanted = [torch.rand(3, device="cuda") for _ in range(2)]
+    torch.manual_seed(0)
+    drawn, replayed = [torch.rand(3, device="cuda")], Replayed(waiting, torch.device("cuda"))
+    replayed(torch.ones(3, device="cuda"))
+    with pytest.warns(UserWarning, match="no CUDA graph of"):
+        replayed(torch.ones(3, device="cuda"))
+    assert torch.equal(torch.stack([*drawn, torch.rand(3, device="cuda")]), torch.stack(wanted))
     assert float(torch.ones(3, device="cuda").sum()) == 3
