@@ -60,8 +60,9 @@ def gpu_table(rows: list[Row]) -> str:
     here += [row for row in rows if row.op == "3-way" and row.provider != "fastcutpaste"]
     here.sort(key=lambda row: row.batch)
     best = {name: max(row.images_per_s for row in here if row.provider == name) for name in _providers(here)}
-    order = sorted(best, key=lambda name: -best[name])
-    made = f"images/s, torch {here[0].torch.partition('+')[0]}, commit {here[0].commit}"
+    order = [names[each] for each in ours if each in names]  # with large batches the same speed: as it may fall
+    order += sorted(set(best) - set(order), key=lambda name: -best[name])
+    made = f"images/s, torch {here[0].torch.partition('+')[0]}, {_commits(here)}"
     return _tables(made, here, order, lambda row: f"batch {row.batch}", lambda row: f"{row.images_per_s:,.0f}")
 
 
@@ -92,6 +93,13 @@ def train_table(rows: list[Row]) -> str:
     return _tables(
         "images/s", rows, names, lambda row: f"{row.size}², batch {row.batch}", lambda row: f"{row.images_per_s:,.1f}"
     )
+
+
+def _commits(rows: list[Row]) -> str:
+    """Say which commits rows were measured at: ours, then that of the others where it is an earlier one."""
+    ours = [row.commit for row in rows if "PIL" not in row.provider]
+    commits = list(dict.fromkeys([*ours, *(row.commit for row in rows)]))
+    return "commit " + ", others ".join(commits)
 
 
 def _providers(rows: list[Row]) -> list[str]:
@@ -155,9 +163,10 @@ def draw_gpu(rows: list[Row], path: Path) -> None:
         axis.plot(*zip(*points, strict=True), "-o", label=f"fastcutpaste, {provider}", markersize=4)
     axis.axhline(limit, color="0.4", linestyle=":", label="copying the bytes")
     axis.plot([pil.batch], [pil.images_per_s], "s", color="0.2", label=pil.provider)
-    batches = sorted({row.batch for row in rows if row.op == GPU_OP})
+    shown = [pil, *(row for row in rows if row.op == GPU_OP)]
+    batches = sorted({row.batch for row in shown[1:]})
     axis.set(xscale="log", yscale="log", xlabel="batch", ylabel="images / s", ylim=(1e3, 6e6))
-    figure.suptitle(f"3-way, uint8 to bf16, 256²: {pil.device}, torch {pil.torch}, commit {pil.commit}", fontsize=9)
+    figure.suptitle(f"3-way, uint8 to bf16, 256²: {pil.device}, torch {pil.torch}, {_commits(shown)}", fontsize=9)
     axis.set_xticks(batches, [str(batch) for batch in batches])
     axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axis.minorticks_off()
