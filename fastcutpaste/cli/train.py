@@ -29,10 +29,10 @@ from fastcutpaste.images.decode import load_images
 from fastcutpaste.images.folders import find_training_images
 from fastcutpaste.networks.backbone import Network, NetworkConfig
 from fastcutpaste.reports.runs import CHECKPOINT_FILE, DETECTOR_FILE, claim, complete, is_complete
+from fastcutpaste.scoring.calibration import calibrated
 from fastcutpaste.scoring.config import DetectorConfig
 from fastcutpaste.scoring.detector import Detector, hold_out
 from fastcutpaste.scoring.ensemble import Ensemble, Scored
-from fastcutpaste.scoring.metrics import threshold_at_fpr
 from fastcutpaste.training.checkpoint import Keeper, Stopped, remove_leftovers
 from fastcutpaste.training.launch import PRECISIONS
 from fastcutpaste.training.recipe import Batches, check_facts, facts_of, provenance_of, take_up, train_network
@@ -217,7 +217,8 @@ def _calibrate(out: Path, folders: list[Path], images: _Images, device: torch.de
     ensemble = Ensemble([Detector.load(folder / DETECTOR_FILE, device) for folder in folders])
     _, calibration = images.for_fitting(device)
     scored: list[Scored] = [(member.score(calibration, show_progress), None) for member in ensemble.members]
-    ensemble.threshold = threshold_at_fpr(ensemble.together(scored)[0], fpr)
+    ensemble.calibration = calibrated(ensemble.together(scored)[0], fpr)
+    people.print(f"threshold of all together: {ensemble.calibration.text}")
     ensemble.save(out, [f"{folder.name}/{DETECTOR_FILE}" for folder in folders])
     return ensemble.threshold
 
@@ -273,7 +274,8 @@ def _train_one(
     detector = Detector(network, scoring, provenance=provenance)
     detector.fit(normal, calibration, show_progress).save(folder / DETECTOR_FILE)
     complete(folder)
+    people.print(f"threshold: {detector.calibration.text}")
     return {
         "detector": str(folder / DETECTOR_FILE), "images": len(images.files), "steps": config.steps, "loss": last.loss,
-        "accuracy": last.accuracy, "threshold": detector.threshold,
+        "accuracy": last.accuracy, "threshold": detector.threshold, "promised": detector.calibration.promised,
     }  # fmt: skip

@@ -15,13 +15,13 @@ from fastcutpaste.networks.backbone import Network, computes_bf16
 from fastcutpaste.networks.folding import fold_batch_norms, round_convolutions
 from fastcutpaste.networks.fusing import fuse_activations
 from fastcutpaste.op.checks import check_images
+from fastcutpaste.scoring.calibration import Calibration, calibrated, check_wanted, recalibrated, with_former
 from fastcutpaste.scoring.config import DetectorConfig
 from fastcutpaste.scoring.dense import fitting_chunk, grid_shape, score_maps
 from fastcutpaste.scoring.density import Density
 from fastcutpaste.scoring.detector_file import Parts, read_detector, write_detector
 from fastcutpaste.scoring.embedder import Embedder
 from fastcutpaste.scoring.fitting import Progress, fit_densities
-from fastcutpaste.scoring.metrics import threshold_at_fpr
 from fastcutpaste.scoring.replay import Replayed
 from fastcutpaste.scoring.scorer import Scorer, collect
 
@@ -38,15 +38,17 @@ class Detector:
         network: trained on crops of side `config.patch`, or on whole images where that is None.
         config: how images are scored.
         density: fitted on features of normal images; None until `fit`.
-        threshold: images with a higher score are called defective; NaN until `fit`.
+        threshold: images with a higher score are called defective; NaN until `fit`, or where a calibration has it.
         typical: median of the heat maps, or of the scores, of normal images; NaN until `fit`.
         provenance: settings, versions, seed and data summary: what JSON can hold, kept in the file.
         area_densities: one for each of `config.areas`, in their order; none until `fit`.
         brightness: to which images are brought where `config.level` says so, 0–1; NaN until `fit`.
+        calibration: the threshold with what it comes from and can promise; None: a threshold alone.
 
     Raises:
         ValueError: a density of features of another width or on another grid, more or fewer of them than areas, none of
-            the brightness where it is needed, patches smaller than the network's field.
+            the brightness where it is needed, patches smaller than the network's field, a threshold that is not its
+            calibration's.
     """
 
     def __init__(
@@ -59,11 +61,12 @@ class Detector:
         provenance: dict[str, Any] | None = None,
         area_densities: Sequence[Density] = (),
         brightness: float = math.nan,
+        calibration: Calibration | None = None,
     ) -> None:
         self.network = network.to(memory_format=torch.channels_last).eval()
         self.config = config or DetectorConfig()
         self.density, self.area_densities = density, tuple(area_densities)
-        self.threshold = threshold
+        self.calibration = calibration or Calibration(threshold=threshold)
         self.typical = typical
         self.brightness = brightness
         self.provenance = provenance or {}
@@ -74,6 +77,8 @@ class Detector:
             raise ValueError(
                 f"Detector: patches of at least the network's {network.field} pixels required, got {patch}"
             )
+        if not math.isnan(threshold) and threshold != self.threshold:
+            raise ValueError(f"Detector: its calibration's threshold, {self.threshold}, required, got {threshold}")
         wanted = len(self.config.areas) if density is not None else 0
         if len(self.area_densities) != wanted:
             raise ValueError(f"Detector: a density for each of {wanted} areas required, got {len(area_densities)}")
@@ -88,6 +93,15 @@ class Detector:
     def device(self) -> torch.device:
         """Where the network and the density are."""
         return self.network.mean.device
+
+    @property
+    def threshold(self) -> float:
+        """Images with a higher score are called defective; NaN until `fit`. Setting it is `calibrate(threshold=…)`."""
+        return self.calibration.threshold
+
+    @threshold.setter
+    def threshold(self, threshold: float) -> None:
+        self.calibrate(threshold=threshold)
 
     def to(self, device: torch.device | str) -> "Detector":
         """Move network and density to a device."""
@@ -125,8 +139,8 @@ class Detector:
 
         Args:
             images: (N, 3, H, W), normal, not augmented, uint8 0–255 or floating point 0–1, of `config.size`.
-            calibration: (K, 3, H, W), as normal, K at least 1, kept out of training. The threshold is the score that
-                at most `config.false_positive_rate` of them exceed.
+            calibration: (K, 3, H, W), as normal, K at least 1, kept out of training. The threshold is that of their
+                scores which new ones exceed at a rate of `config.false_positive_rate`, if K is enough for it.
             progress: wraps the batches, for a progress bar.
 
         Returns:
@@ -149,13 +163,42 @@ class Detector:
         self.density, *areas = fit_densities(self._embedder, images, progress)
         self.area_densities = tuple(areas)
         self._scorers.clear()
-        if self.config.patch is None:
-            scores = middle = self.score(calibration, progress)
-        else:
-            middle = self.localize(calibration, progress)
-            scores = score_maps(middle)
-        self.typical = float(middle.median())
-        self.threshold = threshold_at_fpr(scores, self.config.false_positive_rate)
+        scores, self.typical = self._normal_scores(calibration, progress)
+        self.calibration = calibrated(scores, self.config.false_positive_rate)
+        return self
+
+    def calibrate(
+        self,
+        images: Tensor | None = None,
+        rate: float | None = None,
+        threshold: float | None = None,
+        progress: Progress | None = None,
+    ) -> "Detector":
+        """Set another threshold, and keep the former one in the provenance.
+
+        Args:
+            images: (K, 3, H, W) as for `fit`, normal, neither trained nor fitted on; None: the scores that are kept.
+            rate: share of normal images that may be called defective; None: `config.false_positive_rate`.
+            threshold: by hand instead, any finite number.
+            progress: wraps the batches, for a progress bar.
+
+        Returns:
+            Itself; as it was after an error.
+
+        Raises:
+            ValueError: no images, of another size or with pixels that are not finite; a rate and a threshold, or one
+                out of bounds; neither images nor scores that are kept.
+            RuntimeError: images, and not fitted.
+        """
+        check_wanted(rate, threshold, images)
+        scores, typical = None, self.typical
+        if images is not None:
+            self._check("calibrate", images)
+            scores, typical = self._normal_scores(images, progress)
+        rate = self.config.false_positive_rate if rate is None else rate
+        made = recalibrated(self.calibration, scores, rate, threshold)
+        self.provenance = with_former(self.provenance, self.calibration)
+        self.calibration, self.typical = made, typical
         return self
 
     def score(self, images: Tensor, progress: Progress | None = None, device: torch.device | str = "cpu") -> Tensor:
@@ -275,9 +318,17 @@ class Detector:
             batches = progress(batches, len(images), "scoring")
         return map(scorer, batches)
 
+    def _normal_scores(self, images: Tensor, progress: Progress | None) -> tuple[Tensor, float]:
+        """Score normal images; give what is typical of them, too."""
+        if self.config.patch is None:
+            scores = self.score(images, progress)
+            return scores, float(scores.median())
+        maps = self.localize(images, progress)
+        return score_maps(maps), float(maps.median())
+
     def _parts(self) -> Parts:
         return Parts(self.network, self.config, self._fitted(), self.threshold, self.typical, self.provenance,
-                     self.area_densities, self.brightness)  # fmt: skip
+                     self.area_densities, self.brightness, self.calibration)  # fmt: skip
 
     def _fitted(self) -> Density:
         if self.density is None:

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from fastcutpaste.files import written_whole
 from fastcutpaste.networks.backbone import Network, NetworkConfig
+from fastcutpaste.scoring.calibration import Calibration, calibration_from
 from fastcutpaste.scoring.config import DetectorConfig
 from fastcutpaste.scoring.density import Density, density_from_state
 
-FORMAT = 4  # raised when older versions could no longer read it
+FORMAT = 5  # raised when older versions could no longer read it
 _KEY = "fastcutpaste"
 _T = TypeVar("_T")
 
@@ -32,6 +33,7 @@ class Parts(NamedTuple):
     provenance: dict[str, Any] | None
     area_densities: tuple[Density, ...]
     brightness: float
+    calibration: Calibration
 
 
 def write_detector(path: str | Path, parts: Parts) -> None:
@@ -45,6 +47,7 @@ def write_detector(path: str | Path, parts: Parts) -> None:
         "network": asdict(parts.network.config),
         "detector": asdict(parts.config),
         "threshold": parts.threshold,
+        "calibration": parts.calibration.told(),
         "typical": parts.typical,
         "brightness": parts.brightness if parts.config.level else None,
         "provenance": parts.provenance,
@@ -77,7 +80,8 @@ def read_detector(path: str | Path, build: Callable[..., _T]) -> _T:
         threshold, typical = float(header["threshold"]), float(header["typical"])
         brightness = float(header["brightness"]) if config.level else math.nan
         provenance = header.get("provenance")
-        return build(*Parts(network, config, density, threshold, typical, provenance, wide, brightness))
+        calibration = calibration_from(threshold, header.get("calibration"))
+        return build(*Parts(network, config, density, threshold, typical, provenance, wide, brightness, calibration))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path}: a whole detector file required, got one that is damaged: {reason}") from error

@@ -4,12 +4,21 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastcutpaste.files import written_whole
+from fastcutpaste.scoring.calibration import (
+    Calibration,
+    calibration_from,
+    check_wanted,
+    recalibrated,
+    with_former,
+)
 from fastcutpaste.scoring.detector import Detector
+from fastcutpaste.scoring.fitting import Progress
 
 ENSEMBLE_FILE = "ensemble.json"
 Scored = tuple[Tensor, list[Tensor] | None]  # scores (N,) and heat maps (H_i, W_i)
@@ -21,30 +30,74 @@ class Ensemble:
 
     Args:
         members: detectors of the same images, of equal size and patch.
-        threshold: images with a higher mean are called defective.
+        threshold: images with a higher mean are called defective; 1 where no calibration has it.
+        calibration: the threshold with what it comes from and can promise; None: a threshold alone.
+        scales: what is typical of each member's normal images, and its threshold; None: as the members have them now.
+        provenance: former thresholds: what JSON can hold, kept in the file.
 
     Raises:
-        ValueError: no detectors, detectors of different images, one whose threshold is what is typical of its images.
+        ValueError: no detectors, detectors of different images, one whose threshold is what is typical of its images, a
+            threshold that is not its calibration's.
 
     Source: Li et al. 2021, §4.1: five models of different seeds.
     """
 
     typical = 0.0
 
-    def __init__(self, members: Sequence[Detector], threshold: float = 1.0) -> None:
+    def __init__(
+        self,
+        members: Sequence[Detector],
+        threshold: float | None = None,
+        calibration: Calibration | None = None,
+        scales: Sequence[tuple[float, float]] | None = None,
+        provenance: dict[str, Any] | None = None,
+    ) -> None:
         if not members:
             raise ValueError("Ensemble: at least 1 detector required, got none")
         shapes = {(member.config.size, member.config.patch) for member in members}
         if len(shapes) > 1:
             raise ValueError(f"Ensemble: detectors of one size and patch required, got {sorted(map(str, shapes))}")
-        if not all(member.threshold > member.typical for member in members):
+        self.scales = [(m.typical, m.threshold) for m in members] if scales is None else list(scales)
+        if len(self.scales) != len(members) or not all(top > typical for typical, top in self.scales):
             raise ValueError("Ensemble: detectors with a threshold above what is typical required, got one without: it "
                              "takes at least two different images to set it")  # fmt: skip
-        self.members, self.threshold, self.config = list(members), threshold, members[0].config
+        if calibration is not None and threshold not in (None, calibration.threshold):
+            raise ValueError(
+                f"Ensemble: its calibration's threshold, {calibration.threshold}, required, got {threshold}"
+            )
+        self.members, self.config, self.provenance = list(members), members[0].config, provenance or {}
+        self.calibration = calibration or Calibration(threshold=1.0 if threshold is None else threshold)
+
+    @property
+    def threshold(self) -> float:
+        """Images with a higher mean are called defective. Setting it is `calibrate(threshold=…)`."""
+        return self.calibration.threshold
+
+    @threshold.setter
+    def threshold(self, threshold: float) -> None:
+        self.calibrate(threshold=threshold)
 
     def optimized(self) -> "Ensemble":
         """Give an ensemble of the same detectors, each as `Detector.optimized`."""
-        return Ensemble([member.optimized() for member in self.members], self.threshold)
+        members = [member.optimized() for member in self.members]
+        return Ensemble(members, None, self.calibration, self.scales, self.provenance)
+
+    def calibrate(
+        self,
+        images: Tensor | None = None,
+        rate: float | None = None,
+        threshold: float | None = None,
+        progress: Progress | None = None,
+    ) -> "Ensemble":
+        """Set another threshold, as `Detector.calibrate`; the members and their scales stay as they are."""
+        check_wanted(rate, threshold, images)
+        scores = None
+        if images is not None:
+            scores, _ = self.together([(member.score(images, progress), None) for member in self.members])
+        rate = self.config.false_positive_rate if rate is None else rate
+        made = recalibrated(self.calibration, scores, rate, threshold)
+        self.calibration, self.provenance = made, with_former(self.provenance, self.calibration)
+        return self
 
     def together(self, scored: Sequence[Scored]) -> Scored:
         """Bring what each member scored, in their order, into one."""
@@ -59,9 +112,16 @@ class Ensemble:
         return scores, maps
 
     def save(self, folder: Path, names: Sequence[str]) -> None:
-        """Write which files of a folder belong together, and the threshold."""
+        """Write which files of a folder belong together, their scales and the threshold, whole or not at all."""
+        about = {
+            "detectors": list(names),
+            "scales": self.scales,
+            "threshold": self.threshold,
+            "calibration": self.calibration.told(),
+            "provenance": self.provenance,
+        }
         with written_whole(folder / ENSEMBLE_FILE) as temporary:
-            temporary.write_text(json.dumps({"detectors": list(names), "threshold": self.threshold}, indent=2) + "\n")
+            temporary.write_text(json.dumps(about, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> "Ensemble":
@@ -74,13 +134,21 @@ class Ensemble:
         try:
             about = json.loads(path.read_text())
             names, threshold = [str(name) for name in about["detectors"]], float(about["threshold"])
+            calibration = calibration_from(threshold, about.get("calibration"))
+            scales = [(float(typical), float(top)) for typical, top in about["scales"]] if "scales" in about else None
+            provenance = dict(about.get("provenance", {}))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: a whole ensemble file required, got {type(error).__name__}: {error}") from error
-        return cls([Detector.load(folder / name, device) for name in names], threshold)
+        return cls([Detector.load(folder / name, device) for name in names], None, calibration, scales, provenance)
 
     def _scaled(self, member: int, values: Tensor) -> Tensor:
-        detector = self.members[member]
-        return (values - detector.typical) / (detector.threshold - detector.typical)
+        typical, threshold = self.scales[member]
+        return (values - typical) / (threshold - typical)
+
+
+def names_in(folder: Path) -> list[str]:
+    """Give the names of an ensemble's detectors, as `Ensemble.save` took them, from a file that could be loaded."""
+    return [str(name) for name in json.loads((folder / ENSEMBLE_FILE).read_text())["detectors"]]
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

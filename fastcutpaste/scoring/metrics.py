@@ -5,6 +5,7 @@ threshold, and every area is the trapezoid under such a curve; only the weights 
 and one of the anomalous ones give the curve at every threshold, ties included.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -150,20 +151,25 @@ def pro_auc(maps: Sequence[Values], masks: Sequence[Values], max_fpr: float = 0.
 
 
 def threshold_at_fpr(normal_scores: Values, fpr: float) -> float:
-    """Find the lowest threshold that calls at most a share `fpr` of normal scores anomalous by `score > threshold`.
+    """Find the threshold above which a new normal score lies with a chance of at most `fpr`.
 
-    The threshold is one of the scores. Equal scores are called the same, so a tie may leave fewer above than allowed;
-    with fewer than 1 / fpr scores none may lie above, and the threshold is the highest score.
+    Of N scores and a new one that are exchangeable, as independent ones of one distribution are, it is the score of
+    rank ⌈(1 - fpr)(N + 1)⌉, whatever the distribution. The chance is that over given and new scores together. Equal
+    scores are called the same, so ties may leave a smaller one. With fewer than 1 / fpr - 1 scores none keeps the rate,
+    and the threshold is the highest score, above which the new one lies with a chance of 1 / (N + 1).
 
     Args:
         normal_scores: (N,), finite, N >= 1.
-        fpr: the share, in (0, 1).
+        fpr: the rate, in (0, 1), by `score > threshold`.
 
     Returns:
-        The threshold.
+        The threshold, one of the scores.
 
     Raises:
         ValueError: scores not (N,), none, or not finite; fpr outside (0, 1).
+
+    Source: split conformal prediction; Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005; with
+        the same p-values for outliers, Bates, Candès, Lei, Romano, Sesia, Annals of Statistics 2023.
     """
     if not 0 < fpr < 1:
         raise ValueError(f"threshold_at_fpr: fpr in (0, 1) required, got {fpr}")
@@ -171,10 +177,12 @@ def threshold_at_fpr(normal_scores: Values, fpr: float) -> float:
     if scores.ndim != 1 or not len(scores):
         raise ValueError(f"threshold_at_fpr: scores (N,) with N of at least 1 required, got {scores.shape}")
     _check_finite("threshold_at_fpr", "scores", scores)
-    allowed = int(fpr * len(scores))
-    if (allowed + 1) / len(scores) <= fpr:  # 0.29 * 100 is 28.999… in floating point
-        allowed += 1
-    return float(np.sort(scores)[-1 - allowed])
+    return float(np.sort(scores)[min(conformal_rank(len(scores), fpr), len(scores)) - 1])
+
+
+def conformal_rank(count: int, fpr: float) -> int:
+    """Give the rank, 1 the lowest, of the score that keeps a rate; more than `count` where too few are there."""
+    return max(1, math.ceil((1 - fpr) * (count + 1) - 1e-9))  # (1 - 1 / 3) * 3 is above 2 in floating point
 
 
 def _curve(anomalous: NDArray[Any], weights: NDArray[np.float64], normal: NDArray[Any]) -> Curve:

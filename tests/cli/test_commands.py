@@ -23,6 +23,7 @@ def trained(category, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "run"
     result, text = run("train", category, "--out", out, *QUICK)
     assert "6 normal images" in text
+    assert "threshold: 1 image: 50 % at best, 5 % asked; 19 needed" in text
     return out, result
 
 
@@ -32,6 +33,7 @@ def test_train_leaves_a_detector_and_a_log(trained):
     assert result["steps"] == 2
     detector = Detector.load(result["detector"])
     assert detector.threshold == result["threshold"]
+    assert detector.calibration.promised == result["promised"] == 0.5
     assert detector.provenance["data"] == {"source": "tile", "images": 5, "mean": detector.provenance["data"]["mean"]}
     assert detector.provenance["training"]["seed"] == 0
     assert (out / "training.csv").read_text().startswith("step,loss,accuracy,learning_rate,images_per_s\n2,")

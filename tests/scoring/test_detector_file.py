@@ -19,10 +19,11 @@ from small_detector import (
 from torch import Tensor
 
 from fastcutpaste.scoring import detector_file
+from fastcutpaste.scoring.calibration import Calibration
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.detector_file import FORMAT
 
-OLD = [(1, ("border", "areas", "level")), (2, ("areas", "level")), (3, ("level",))]
+OLD = [(1, ("border", "areas", "level")), (2, ("areas", "level")), (3, ("level",)), (4, ())]
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,7 @@ def test_a_loaded_detector_scores_bit_for_bit_as_the_saved_one(fitted: Detector,
         assert torch.equal(loaded.localize(images), fitted.localize(images))
     assert loaded.config == fitted.config
     assert loaded.network.config == fitted.network.config
+    assert loaded.calibration == fitted.calibration
     assert (loaded.threshold, loaded.typical) == (fitted.threshold, fitted.typical)
     assert loaded.provenance == fitted.provenance
     assert not loaded.network.training
@@ -62,6 +64,9 @@ def test_the_file_is_safetensors_with_settings_and_provenance_as_json(saved: Pat
     assert header["format"] == FORMAT
     assert header["provenance"] == {"seed": 3, "data": {"images": 12}}
     assert header["threshold"] == patches.threshold
+    told = header["calibration"]
+    assert (told["rate"], told["count"], told["promised"]) == (0.05, 2, pytest.approx(1 / 3))
+    assert told["scores"] == list(patches.calibration.scores)
     assert header["network"]["backbone"] == "resnet18"
     assert header["detector"]["size"] == list(SIZE)
 
@@ -164,6 +169,10 @@ CHANGES: dict[str, Callable[[dict[str, Any], dict[str, Tensor]], object]] = {
     "no detector": lambda header, _: header.pop("detector"),
     "no threshold": lambda header, _: header.pop("threshold"),
     "no typical": lambda header, _: header.pop("typical"),
+    "a threshold that its rate does not make": lambda header, _: header.update(threshold=1.5),
+    "a threshold by hand that is none": lambda header, _: header["calibration"].update(rate=None, scores=["high"]),
+    "held-out scores that do not rise": lambda header, _: header["calibration"].update(scores=[2.0, 1.0]),
+    "no rate": lambda header, _: header["calibration"].pop("rate"),
     "a null threshold": lambda header, _: header.update(threshold=None),
     "an unknown backbone": lambda header, _: header["network"].update(backbone="resnet19"),
     "an unknown stage": lambda header, _: header["network"].update(stage="layer9"),
@@ -190,8 +199,8 @@ def test_a_file_with_wrong_contents_is_refused(change: str, saved: Path, tmp_pat
 
 def test_a_changed_copy_loads_where_nothing_is_wrong(saved: Path, tmp_path: Path) -> None:
     path = tmp_path / "changed.safetensors"
-    write_changed(saved, path, lambda header, _: header.update(threshold=1.5))
-    assert Detector.load(path).threshold == 1.5
+    write_changed(saved, path, lambda header, _: header.update(typical=1.5))
+    assert Detector.load(path).typical == 1.5
 
 
 @pytest.mark.parametrize(("version", "missing"), OLD)
@@ -202,8 +211,10 @@ def test_a_file_from_before_a_setting_existed_is_read_as_one_without(
 
     def age(header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         header["format"] = version
+        del header["calibration"]
         for name in missing:
             del header["detector"][name]
 
     write_changed(saved, old, age)
+    assert Detector.load(old).calibration == Calibration(threshold=Detector.load(saved).threshold)
     assert Detector.load(old).config == Detector.load(saved).config == PATCHES

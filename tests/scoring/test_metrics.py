@@ -1,6 +1,7 @@
 """Metrics against pair counting, scikit-learn, and loops over every threshold."""
 
 from collections.abc import Callable
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from fastcutpaste.scoring.metrics import (
+    conformal_rank,
     image_auroc,
     pixel_auroc,
     pixel_roc_curve,
@@ -223,15 +225,19 @@ def test_inputs_are_left_as_they_are() -> None:
 @pytest.mark.parametrize("fpr", [0.001, 0.01, 0.05, 0.07, 0.29, 0.3, 0.5, 0.58, 0.999])
 @pytest.mark.parametrize("count", [1, 2, 10, 99, 100])
 @pytest.mark.parametrize("ties", [False, True])
-def test_threshold_is_the_lowest_score_that_keeps_the_false_positive_rate(count: int, fpr: float, ties: bool) -> None:
+def test_threshold_is_the_lowest_score_that_a_new_one_exceeds_at_the_rate(count: int, fpr: float, ties: bool) -> None:
     scores = np.random.default_rng(count).standard_normal(count)
     scores = np.round(scores) if ties else scores
-    allowed = [t for t in scores if (scores > t).mean() <= fpr]
-    assert threshold_at_fpr(scores, fpr) == min(allowed)
+    # The new one is as likely to take any of count + 1 places among them; ties count against the threshold.
+    places = np.arange(1, count + 1)
+    kept = np.sort(scores)[[Fraction(count + 1 - int(k), count + 1) <= Fraction(str(fpr)) for k in places]]
+    assert threshold_at_fpr(scores, fpr) == min(kept, default=scores.max())
 
 
-def test_threshold_counts_the_share_and_not_its_rounding() -> None:
-    assert threshold_at_fpr(np.arange(100.0), 0.29) == 70  # 29 scores lie above; 0.29 * 100 < 29 in floating point
+@pytest.mark.parametrize(("count", "fpr", "rank"), [(99, 0.29, 71), (2, 1 / 3, 2), (19, 0.05, 19), (9, 0.7, 3)])
+def test_threshold_counts_the_share_and_not_its_rounding(count: int, fpr: float, rank: int) -> None:
+    assert conformal_rank(count, fpr) == rank  # (1 - 1 / 3) * 3 > 2 in floating point
+    assert threshold_at_fpr(np.arange(1.0, count + 1), fpr) == rank
 
 
 def test_threshold_of_few_scores_is_the_highest() -> None:
