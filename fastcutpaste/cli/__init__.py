@@ -16,6 +16,7 @@ COMMANDS = {  # each in the module of its name, loaded when it is called: --help
     "train": "Train a detector on normal images.",
     "evaluate": "Measure a detector on labelled images.",
     "predict": "Score images and say which are defective.",
+    "calibrate": "Set a detector's threshold anew, on new normal images or by hand.",
     "export": "Write a detector as one graph for other runtimes.",
     "preview": "Draw every transform on your images.",
 }
@@ -44,7 +45,8 @@ def app() -> None:
     """Find defects in images after training on normal images alone, with synthetic CutPaste defects.
 
     Start with `fastcutpaste demo`: it downloads nothing and takes a few minutes on two CPU cores. Then `train` on
-    your own normal images, `evaluate` where you have labelled ones, and `predict` on new ones. Each command ends with
+    your own normal images, `evaluate` where you have labelled ones, and `predict` on new ones; `calibrate` moves the
+    threshold. Each command ends with
     one JSON object on stdout; everything else goes to stderr.
     """
 

@@ -138,12 +138,14 @@ class Calibration:
         relative = self.relative(scores).tolist() if self.threshold > 0 else [None] * len(values)
         return [Decision(s, p, r, s > self.threshold) for s, p, r in zip(values, p_values, relative, strict=True)]
 
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Tell all but the scores, as JSON has it."""
+        return {"threshold": self.threshold, "rate": self.rate, "count": self.count, "promised": self.promised}
+
     def told(self) -> dict[str, Any]:
-        """Give what JSON can hold of it, for files; `calibration_from` reads it."""
-        return {
-            "threshold": self.threshold, "rate": self.rate, "count": self.count, "promised": self.promised,
-            "scores": list(self.scores),
-        }  # fmt: skip
+        """Tell all of it, as files have it; `calibration_from` reads it."""
+        return self.summary | {"scores": list(self.scores)}
 
     def _text_by_hand(self) -> str:
         if math.isnan(self.threshold):
@@ -212,9 +214,8 @@ def with_former(provenance: dict[str, Any], former: Calibration) -> dict[str, An
     """Give a provenance that also tells a calibration which is replaced now; nothing of one without a threshold."""
     if math.isnan(former.threshold):
         return provenance
-    told = {name: value for name, value in former.told().items() if name != "scores"}
     until = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return provenance | {HISTORY: [*provenance.get(HISTORY, []), told | {"until": until}]}
+    return provenance | {HISTORY: [*provenance.get(HISTORY, []), former.summary | {"until": until}]}
 
 
 def calibration_from(threshold: float, told: Any) -> Calibration:

@@ -121,7 +121,7 @@ def test_whole_image_detectors_score_without_maps(category, tmp_path):
     assert not (tmp_path / "maps").exists()
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "evaluate", "predict", "export", "preview"])
+@pytest.mark.parametrize("command", ["demo", "train", "evaluate", "predict", "calibrate", "export", "preview"])
 def test_help_tells_the_defaults(command, capsys):
     app.main([command, "--help"], standalone_mode=False)
     assert "default" in capsys.readouterr().out

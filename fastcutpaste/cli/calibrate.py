@@ -1,0 +1,63 @@
+"""fastcutpaste calibrate: another threshold, without training."""
+
+from pathlib import Path
+
+import click
+from torch import Tensor
+
+from fastcutpaste.cli.options import DEVICE_OPTION, device_named, finish, load_scorer
+from fastcutpaste.console import people, show_progress
+from fastcutpaste.images.decode import load_images
+from fastcutpaste.images.folders import find_test_images
+from fastcutpaste.reports.runs import DETECTOR_FILE
+from fastcutpaste.scoring.calibration import check_wanted
+from fastcutpaste.scoring.detector import Detector
+from fastcutpaste.scoring.ensemble import ENSEMBLE_FILE, Ensemble, names_in
+from fastcutpaste.training.checkpoint import remove_leftovers
+from fastcutpaste.training.recipe import fingerprint
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--fpr", type=float, help="Share of normal images that may be called defective.  [default: training's]")
+@click.option("--threshold", type=float, help="Set it by hand instead: images with a higher score are defective.")
+@DEVICE_OPTION
+def calibrate(run: Path, images: tuple[Path, ...], fpr: float | None, threshold: float | None, device: str) -> None:
+    """Set the threshold of the detector in RUN anew, on normal IMAGES (files or folders) it has not learned from.
+
+    Without IMAGES the scores of those held out in training, or of the last IMAGES given, serve once more. The former
+    threshold is kept in the file's provenance.
+    """
+    target = device_named(device)
+    check_wanted(fpr, threshold, None)
+    detector = load_scorer(run, target)
+    former = detector.calibration
+    detector.calibrate(_normal(images, detector) if images else None, fpr, threshold, show_progress)
+    path = run
+    if run.is_dir():
+        path = run / (ENSEMBLE_FILE if isinstance(detector, Ensemble) else DETECTOR_FILE)
+    remove_leftovers(path)
+    if isinstance(detector, Ensemble):
+        detector.save(run, names_in(run))
+    else:
+        detector.save(path)
+    people.print(f"{run}: threshold {detector.threshold:.6g}, was {former.threshold:.6g}", markup=False)
+    people.print(detector.calibration.text)
+    finish({"run": str(run), **detector.calibration.summary, "former": former.summary})
+
+
+def _normal(images: tuple[Path, ...], detector: Detector | Ensemble) -> Tensor:
+    """Read files and folders of normal images, each once, at the detector's size."""
+    found = [find_test_images(path) for path in images]
+    kinds = {kind for some in found for kind in some.kinds} - {None, "good"}
+    if kinds:
+        named = ", ".join(sorted(map(str, kinds)))
+        raise ValueError(f"calibrate: normal images alone required, got {named}, too; give a folder of normal ones")
+    paths = list({path.resolve(): path for some in found for path in some.paths}.values())
+    members = detector.members if isinstance(detector, Ensemble) else [detector]
+    data = [member.provenance.get("facts", {}).get("data", {}) for member in members]
+    if any(one.get("images") == len(paths) and one.get("fingerprint") == fingerprint(paths) for one in data):
+        raise ValueError("calibrate: images that the detector has not learned from required, got those it was trained "
+                         "with, which it scores too low")  # fmt: skip
+    return load_images(paths, detector.config.size, progress=True).pixels
