@@ -12,10 +12,9 @@ def main(detector_file: str, image_file: str) -> tuple[float, bool]:
     """Give the image's score and whether it is called defective."""
     detector = Detector.load(detector_file)
     image = load_images([image_file], detector.config.size).pixels  # uint8 (1, 3, H, W)
-    score = detector.score(image).item()
-    defective = score > detector.threshold
-    print(f"{image_file}: {score:.2f}, {'defective' if defective else 'normal'} (threshold {detector.threshold:.2f})")
-    return score, defective
+    [decision] = detector.calibration.decide(detector.score(image))
+    print(f"{image_file}: {decision.score:.2f}, {'defective' if decision.defective else 'normal'} ({decision.text})")
+    return decision.score, decision.defective
 
 
 if __name__ == "__main__":

@@ -13,10 +13,15 @@ from PIL import Image, ImageOps
 
 
 def main(graph_file: str, folder: str) -> dict[str, float]:
-    """Print and give the score of every image, and where the most anomalous pixel of a defective one is."""
+    """Print and give the score of every image, and where the most anomalous pixel of a defective one is.
+
+    Beside the score are the score over the threshold, and p: the share of normal images, this one among them, that
+    score at least as high.
+    """
     session = onnxruntime.InferenceSession(graph_file)
     about = json.loads(session.get_modelmeta().custom_metadata_map["fastcutpaste"])
-    height, width = about["size"]
+    (height, width), threshold = about["size"], about["threshold"]
+    normal = np.array(about["calibration"]["scores"])  # of images that were held out in training
     found: dict[str, float] = {}
     for path in sorted(Path(folder).iterdir()):
         if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"):
@@ -29,11 +34,13 @@ def main(graph_file: str, folder: str) -> dict[str, float]:
         image = np.asarray(resized).transpose(2, 0, 1)[None]  # uint8 (1, 3, H, W)
         *maps, scores = session.run(None, {"images": image})  # no maps of a detector of whole images
         found[path.name] = float(scores[0])
-        defective, where = scores[0] > about["threshold"], ""
+        defective, where = scores[0] > threshold, ""
+        p = (1 + (normal >= scores[0]).sum()) / (len(normal) + 1)
+        text = f"{scores[0] / threshold:.2f} × threshold" + (f", p {p:.2g}" if len(normal) else "")
         if maps and defective:
             y, x = np.unravel_index(maps[0][0].argmax(), (height, width))
             where = f"  at row {y}, column {x} of {height}×{width}"
-        print(f"{'DEFECTIVE' if defective else 'normal':>9}  {scores[0]:8.2f}  {path.name}{where}")
+        print(f"{'DEFECTIVE' if defective else 'normal':>9}  {scores[0]:8.2f}  {text:<27}  {path.name}{where}")
     return found
 
 

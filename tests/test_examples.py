@@ -34,7 +34,7 @@ def test_drop_in_transform_learns():
     assert module.main(steps=2, size=48, batch=2) > 0
 
 
-def test_train_score_localize(bricks, tmp_path):
+def test_train_score_localize(bricks, tmp_path, capsys):
     path = tmp_path / "detector.safetensors"
     detector = load("train_on_a_folder").main(bricks, path, steps=2, size=64, crop=32, stride=16)
     image = next((bricks / "test/chip").glob("*.png"))
@@ -48,6 +48,9 @@ def test_train_score_localize(bricks, tmp_path):
     export_detector(detector, tmp_path / "detector.onnx")
     found = load("score_with_onnxruntime").main(tmp_path / "detector.onnx", bricks / "test/chip")
     assert found[image.name] == pytest.approx(score, rel=0.05)  # resized by another hand where sizes differ
+    printed = {line.split()[-1]: line for line in capsys.readouterr().out.splitlines() if line.endswith(".png")}
+    for decision, name in zip(detector.calibration.decide(list(found.values())), found, strict=True):
+        assert decision.text in printed[name]  # the same, of the same score
 
     (tmp_path / "odd").mkdir()  # a photograph that lies on its side, and 16 bits a pixel
     pixels, exif = Image.open(image), Image.Exif()

@@ -14,6 +14,7 @@ from fastcutpaste.reports.page import Shown
 from fastcutpaste.reports.pictures import write_heat_maps
 from fastcutpaste.reports.runs import heat_range, score_files, write_report
 from fastcutpaste.reports.thumbnails import show
+from fastcutpaste.scoring.calibration import Decision
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import Ensemble
 from fastcutpaste.scoring.regions import find_regions
@@ -46,12 +47,13 @@ def predict(
     for some in (numbered[first : first + _AT_ONCE] for first in range(0, len(numbered), _AT_ONCE)):
         scores, maps, sizes = score_files(detector, [path for _, path in some])
         heats = [None] * len(some) if maps is None else maps
-        for (number, path), score, size, heat in zip(some, scores.tolist(), sizes, heats, strict=True):
+        decisions = detector.calibration.decide(scores)
+        for (number, path), decision, size, heat in zip(some, decisions, sizes, heats, strict=True):
             picture = None if heatmaps is None else heatmaps / f"{number:04d}_{path.stem}.png"
-            mine.append(_told(detector, path, score, size, heat, picture))
+            mine.append(_told(detector, path, decision, size, heat, picture))
             if report is not None:
-                details = {} if heat is None else {"regions": regions_told(mine[-1]["regions"])}
-                shown.append(show(path, None, score, heat, heat_range=heat_range(detector), details=details))
+                details = decision.details | ({} if heat is None else {"regions": regions_told(mine[-1]["regions"])})
+                shown.append(show(path, None, decision.score, heat, heat_range=heat_range(detector), details=details))
             if fabric.world_size == 1:
                 _say(mine[-1])
     results, everyones = gathered(mine, fabric), gathered(shown, fabric)
@@ -60,7 +62,7 @@ def predict(
     if fabric.world_size > 1:
         for result in results:
             _say(result)
-    outcome: dict[str, Any] = {"threshold": detector.threshold, "results": results}
+    outcome: dict[str, Any] = {**detector.calibration.summary, "results": results}
     if report is not None:
         write_report(report, detector, "Prediction by a detector", everyones)
         outcome["report"] = str(report)
@@ -69,16 +71,16 @@ def predict(
 
 
 def _told(
-    detector: Detector | Ensemble, path: Path, score: float, size: tuple[int, int], heat: Tensor | None,
+    detector: Detector | Ensemble, path: Path, decision: Decision, size: tuple[int, int], heat: Tensor | None,
     picture: Path | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Tell what was found in an image, and draw its heat map (H, W) if a picture is wanted."""
-    told: dict[str, Any] = {"image": str(path), "score": score, "defective": score > detector.threshold}
+    told: dict[str, Any] = {"image": str(path), **decision._asdict()}
     if heat is not None:  # boxes in pixels of the file
         told["regions"] = [region._asdict() for region in find_regions(heat, detector.threshold)]
     if heat is not None and picture is not None:
         low, high = heat_range(detector)
-        title = f"{path.name}  {score:.1f}"
+        title = f"{path.name}  {decision.score:.1f}  {decision.text}"
         write_heat_maps([load_images([path], size).pixels[0]], [heat], picture, low=low, high=high, titles=[title])
         told["heat_map"] = str(picture)
     return told
@@ -94,5 +96,6 @@ def regions_told(regions: list[dict[str, Any]]) -> str:
 
 
 def _say(told: dict[str, Any]) -> None:
-    verdict = "DEFECTIVE" if told["defective"] else "normal"
-    people.print(f"{verdict:>9}  {told['score']:8.2f}  {told['image']}", markup=False)
+    decision = Decision(*(told[name] for name in Decision._fields))
+    verdict = "DEFECTIVE" if decision.defective else "normal"
+    people.print(f"{verdict:>9}  {decision.score:8.2f}  {decision.text:<27}  {told['image']}", markup=False)

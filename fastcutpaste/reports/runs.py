@@ -18,6 +18,7 @@ from fastcutpaste.images.folders import ImageSet
 from fastcutpaste.reports.page import Shown, write_page
 from fastcutpaste.reports.pictures import write_heat_maps
 from fastcutpaste.reports.thumbnails import show
+from fastcutpaste.scoring.calibration import Decision
 from fastcutpaste.scoring.dense import resize_map, score_maps
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import ENSEMBLE_FILE, Ensemble, Scored
@@ -198,11 +199,13 @@ def write_evaluation(
 ) -> dict[str, Any]:
     """Write scores.csv, metrics.json, report.html and, where there are heat maps, a picture; give the paths."""
     written = {"scores": str(folder / "scores.csv")}
+    decisions = detector.calibration.decide(scores)
     with written_whole(folder / "scores.csv") as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["image", "kind", "score", "defective"])
-        for path, kind, score in zip(images.paths, images.kinds, scores.tolist(), strict=True):
-            writer.writerow([path, kind, f"{score:.6g}", score > detector.threshold])
+        writer.writerow(["image", "kind", *Decision._fields])
+        for path, kind, decision in zip(images.paths, images.kinds, decisions, strict=True):
+            numbers = ["" if value is None else f"{value:.6g}" for value in decision[:-1]]
+            writer.writerow([path, kind, *numbers, decision.defective])
 
     if maps is not None:
         sizes = [(one.shape[0], one.shape[1]) for one in maps]
@@ -217,7 +220,10 @@ def write_evaluation(
         temporary.write_text(json.dumps(results, indent=2) + "\n")
     nothing = [None] * len(images)
     rows = zip(images.paths, images.kinds, scores.tolist(), maps or nothing, masks or nothing, strict=True)
-    shown = (show(*row, heat_range=heat_range(detector)) for row in rows)
+    shown = (
+        show(*row, heat_range=heat_range(detector), details=decision.details)
+        for row, decision in zip(rows, decisions, strict=True)
+    )
     curves = {}
     if "image_auroc" in results:
         curves["image ROC"] = roc_curve(scores, images.labels), results["image_auroc"]
@@ -256,6 +262,7 @@ def write_report(
         facts["learned from"] = f"{data['images']} normal images"
     if "made" in about:
         facts["made"] = about["made"].replace("T", " ")
+    facts["detector's threshold"] = f"{detector.threshold:.6g}, {detector.calibration.text}"
     title = f"{what} of {data['source']}" if "source" in data else what
     write_page(path, title, f"By fastcutpaste {fastcutpaste.__version__}.", facts, images, detector.threshold, curves)
 
@@ -286,7 +293,11 @@ def draw_examples(
 def _titles(
     detector: Detector | Ensemble, kinds: Sequence[str | None], scores: Tensor, chosen: Sequence[int]
 ) -> list[str]:
-    return [f"{kinds[i]}  {float(scores[i]):.1f}{' ▲' if scores[i] > detector.threshold else ''}" for i in chosen]
+    decisions = detector.calibration.decide([float(scores[i]) for i in chosen])
+    return [
+        f"{kinds[i]}  {decision.score:.1f}{' ▲' if decision.defective else ''}  {decision.text}"
+        for i, decision in zip(chosen, decisions, strict=True)
+    ]
 
 
 def heat_range(detector: Detector | Ensemble) -> tuple[float, float]:

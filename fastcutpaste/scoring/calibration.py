@@ -35,15 +35,17 @@ class Decision(NamedTuple):
     relative: float | None
     defective: bool
 
-    def told(self) -> dict[str, float | bool | None]:
-        """Give the fields as JSON and tables have them."""
-        return self._asdict()
-
     @property
     def text(self) -> str:
         """Say in a few words how the score lies: "1.24 × threshold, p 0.012"."""
         parts = [] if self.relative is None else [f"{self.relative:.2f} × threshold"]
         return ", ".join(parts + ([] if self.p_value is None else [f"p {self.p_value:.2g}"]))
+
+    @property
+    def details(self) -> dict[str, str]:
+        """Say the same by names, for a page on which the threshold can be moved away from the detector's."""
+        told = {} if self.relative is None else {"over the detector's threshold": f"{self.relative:.2f} ×"}
+        return told | ({} if self.p_value is None else {"p-value": f"{self.p_value:.2g}"})
 
 
 @dataclass(frozen=True)

@@ -75,8 +75,9 @@ class ScoringGraph(nn.Module):
 def export_detector(detector: Detector, path: str | Path, kind: Format = "onnx", batch: int = 1) -> None:
     """Write a detector as one graph: input `images`, outputs `maps` and `scores`, or `scores` alone.
 
-    The settings, the threshold and what is typical of normal images go with it as JSON: in the metadata of the ONNX
-    file, under "fastcutpaste"; in the torch file as `extra_files["fastcutpaste.json"]`.
+    The settings, the threshold with the held-out scores it comes from, and what is typical of normal images go with it
+    as JSON: in the metadata of the ONNX file, under "fastcutpaste"; in the torch file as
+    `extra_files["fastcutpaste.json"]`.
 
     Args:
         detector: fitted.
@@ -102,6 +103,7 @@ def export_detector(detector: Detector, path: str | Path, kind: Format = "onnx",
         {
             "size": detector.config.size,
             "threshold": detector.threshold,
+            "calibration": detector.calibration.told(),
             "typical": detector.typical,
             "provenance": detector.provenance,
         }

@@ -1,6 +1,8 @@
 """The command line: what it prints, what it leaves, and how it fails."""
 
+import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -53,8 +55,24 @@ def test_evaluate_measures_everything_and_draws_heat_maps(trained, category):
     assert page.count('"outline":"M') == 2
     written = json.loads((out / "evaluation/metrics.json").read_text())
     assert written["image_auroc"] == result["image_auroc"]
-    rows = (out / "evaluation/scores.csv").read_text().splitlines()
-    assert len(rows) == 5
+    rows = list(csv.DictReader((out / "evaluation/scores.csv").read_text().splitlines()))
+    assert list(rows[0]) == ["image", "kind", "score", "p_value", "relative", "defective"]
+    predicted, _ = run("predict", out, *(row["image"] for row in rows))
+    for row, told in zip(rows, predicted["results"], strict=True):
+        assert [float(row[name]) for name in ("score", "p_value", "relative")] == pytest.approx(
+            [told[name] for name in ("score", "p_value", "relative")], rel=1e-4
+        )
+        assert row["defective"] == str(told["defective"])
+    assert "1 image: 50 % at best, 5 % asked; 19 needed" in page
+    images = json.loads(page.partition('id="images">')[2].partition("</script>")[0])
+    assert_details_tell(predicted["results"], images)
+
+
+def assert_details_tell(results, images):
+    """Assert that a page says of each image how its score lies, as `predict` does."""
+    for row, image in zip(results, images, strict=True):
+        assert image["details"]["p-value"] == f"{row['p_value']:.2g}"
+        assert image["details"]["over the detector's threshold"] == f"{row['relative']:.2f} ×"
 
 
 def test_predict_scores_files_and_folders_as_the_detector_does(trained, category, tmp_path):
@@ -62,15 +80,26 @@ def test_predict_scores_files_and_folders_as_the_detector_does(trained, category
     one = category / "test/crack/2.png"
     result, text = run("predict", out, one, category / "test/good", "--heatmaps", tmp_path / "maps")
     assert [Path(row["image"]).name for row in result["results"]] == ["2.png", "0.png", "1.png"]
+    calibration = Detector.load(out / "detector.safetensors").calibration
+    assert {name: result[name] for name in calibration.summary} == calibration.summary
     for row in result["results"]:
+        [decision] = calibration.decide([row["score"]])
+        assert {name: row[name] for name in decision._fields} == decision._asdict()
         assert row["defective"] == (row["score"] > result["threshold"])
         assert Image.open(row["heat_map"]).size > (100, 50)
         assert row["defective"] or not row["regions"]
         for region in row["regions"]:
             assert 0 < region["area"] <= region["height"] * region["width"] <= 64 * 80
-    verdicts = [line.split(maxsplit=2) for line in text.splitlines() if line.endswith(".png")]
-    assert [path for _, _, path in verdicts] == [row["image"] for row in result["results"]]
-    assert [word == "DEFECTIVE" for word, _, _ in verdicts] == [row["defective"] for row in result["results"]]
+    lines = [line for line in text.splitlines() if line.endswith(".png")]
+    assert [re.split(r"\s{2,}", line.strip()) for line in lines] == [
+        [
+            "DEFECTIVE" if row["defective"] else "normal",
+            f"{row['score']:.2f}",
+            f"{row['relative']:.2f} × threshold, p {row['p_value']:.2g}",
+            row["image"],
+        ]
+        for row in result["results"]
+    ]
     alone, _ = run("predict", out / "detector.safetensors", one)
     torch.testing.assert_close(alone["results"][0]["score"], result["results"][0]["score"], rtol=1e-3, atol=1e-3)
 
@@ -86,6 +115,7 @@ def test_predict_makes_a_page_of_images_of_which_nothing_is_known(trained, categ
     assert [image["path"] for image in images] == [row["image"] for row in result["results"]]
     assert [image["score"] for image in images] == [row["score"] for row in result["results"]]
     assert all(image["kind"] is None and image["heat"] and image["details"]["regions"] for image in images)
+    assert_details_tell(result["results"], images)
     assert "HTML file's name required" in failing("predict", out, category, "--report", tmp_path / "p.png")
 
 

@@ -10,6 +10,7 @@ from pictures import draw_images
 from torch import Tensor
 
 from fastcutpaste.networks.backbone import Network, NetworkConfig
+from fastcutpaste.scoring.calibration import calibration_from
 from fastcutpaste.scoring.config import DetectorConfig
 from fastcutpaste.scoring.detector import Detector, hold_out
 from fastcutpaste.scoring.export import ScoringGraph, export_detector
@@ -62,6 +63,7 @@ def test_onnx_runtime_gives_the_detectors_maps_and_scores(
         torch.testing.assert_close(torch.from_numpy(result), expected, rtol=1e-3, atol=1e-3)
     about = json.loads(session.get_modelmeta().custom_metadata_map["fastcutpaste"])
     assert about["threshold"] == fitted.threshold
+    assert calibration_from(about["threshold"], about["calibration"]) == fitted.calibration
     assert about["size"] == list(SIZE)
     assert about["provenance"] == {"seed": 3}
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["detector.onnx"]  # one file, weights inside
