@@ -168,12 +168,9 @@ class Detector:
         return self
 
     def calibrate(
-        self,
-        images: Tensor | None = None,
-        rate: float | None = None,
-        threshold: float | None = None,
+        self, images: Tensor | None = None, rate: float | None = None, threshold: float | None = None,
         progress: Progress | None = None,
-    ) -> "Detector":
+    ) -> "Detector":  # fmt: skip
         """Set another threshold, and keep the former one in the provenance.
 
         Args:
@@ -320,11 +317,9 @@ class Detector:
 
     def _normal_scores(self, images: Tensor, progress: Progress | None) -> tuple[Tensor, float]:
         """Score normal images; give what is typical of them, too."""
-        if self.config.patch is None:
-            scores = self.score(images, progress)
-            return scores, float(scores.median())
-        maps = self.localize(images, progress)
-        return score_maps(maps), float(maps.median())
+        whole = self.config.patch is None
+        middle = self.score(images, progress) if whole else self.localize(images, progress)
+        return middle if whole else score_maps(middle), float(middle.median())
 
     def _parts(self) -> Parts:
         return Parts(self.network, self.config, self._fitted(), self.threshold, self.typical, self.provenance,
