@@ -185,6 +185,10 @@ def test_what_no_threshold_can_be_made_of_is_refused_and_leaves_the_former_one()
     bare = Detector(detector.network, PATCHES, detector.density, 1.0, 0.5)
     with pytest.raises(ValueError, match="normal images required, since no scores of held-out ones are kept"):
         bare.calibrate(rate=0.1)
+    bare.threshold = 2.0
+    assert [former["threshold"] for former in bare.provenance[HISTORY]] == [1.0]
+    unset = Detector(detector.network, PATCHES).calibrate(threshold=3)
+    assert (unset.threshold, unset.provenance) == (3.0, {})  # there was none to keep
     with pytest.raises(ValueError, match=r"its calibration's threshold, .* required, got 1\.0"):
         Detector(detector.network, PATCHES, detector.density, 1.0, 0.5, calibration=detector.calibration)
 
