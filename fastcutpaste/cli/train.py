@@ -1,16 +1,13 @@
 """fastcutpaste train: a detector from a folder of normal images."""
 
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
 
 from fastcutpaste.cli.options import (
     DEVICE_OPTION,
@@ -22,59 +19,32 @@ from fastcutpaste.cli.options import (
     seeds_of,
     size_of,
 )
+from fastcutpaste.cli.training_images import (
+    Aside,
+    Chosen,
+    TrainingImages,
+    choose_images,
+    read_images,
+    tell_choice,
+)
 from fastcutpaste.console import people, show_progress
-from fastcutpaste.images.batches import RESIDENT_SHARE, ImageFiles, fits, free_bytes, image_batches, stream_batches
-from fastcutpaste.images.dali_batches import dali_batches, has_dali
-from fastcutpaste.images.decode import load_images
+from fastcutpaste.images.dali_batches import has_dali
 from fastcutpaste.images.folders import find_training_images
+from fastcutpaste.images.hold_out import HOWS
 from fastcutpaste.networks.backbone import Network, NetworkConfig
 from fastcutpaste.reports.runs import CHECKPOINT_FILE, DETECTOR_FILE, claim, complete, is_complete
 from fastcutpaste.scoring.calibration import calibrated
 from fastcutpaste.scoring.config import DetectorConfig
-from fastcutpaste.scoring.detector import Detector, hold_out
-from fastcutpaste.scoring.ensemble import Ensemble, Scored
+from fastcutpaste.scoring.cross import Unseen, cross_scores
+from fastcutpaste.scoring.detector import Detector
+from fastcutpaste.scoring.ensemble import Ensemble
 from fastcutpaste.training.checkpoint import Keeper, Stopped, remove_leftovers
 from fastcutpaste.training.launch import PRECISIONS
-from fastcutpaste.training.recipe import Batches, check_facts, facts_of, provenance_of, take_up, train_network
+from fastcutpaste.training.recipe import check_facts, facts_of, provenance_of, take_up, train_network
 from fastcutpaste.training.step import ADAMW_RATE, OPTIMIZERS, PRESETS, TrainConfig
 from fastcutpaste.transforms.patch import SOURCES
 
 READ = ("auto", "resident", "stream", "dali")
-
-
-@dataclass(frozen=True)
-class _Images:
-    """Hold what a run learns from: files, pixels where they are resident, and which of them set the threshold."""
-
-    files: ImageFiles
-    pixels: Tensor | None  # uint8 (N, 3, H, W) on the device; None: streamed
-    held_out: float
-    decoder: str = "Pillow"  # or DALI
-
-    def batches(self, config: TrainConfig, device: torch.device) -> Batches:
-        learned = hold_out(torch.arange(len(self.files)), self.held_out)[0]
-        if self.pixels is not None:
-            give: Any = partial(image_batches, self.pixels[: len(learned)], config.batch, seed=config.seed)
-        else:
-            files = ImageFiles(self.files.paths[: len(learned)], self.files.size)
-            stream = dali_batches if self.decoder == "DALI" else stream_batches
-            give = partial(stream, files, config.batch, device, seed=config.seed)
-
-        def batches(start: int, share: tuple[int, int]) -> Iterator[Tensor]:
-            given: Iterator[Tensor] = give(start=start, share=share)
-            return given
-
-        return batches
-
-    def for_fitting(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Give images for the density and for the threshold: of streamed ones, evenly spaced, as many as fit."""
-        if self.pixels is not None:
-            return hold_out(self.pixels, self.held_out)
-        height, width = self.files.size
-        room = max(3, int(RESIDENT_SHARE * free_bytes(device)) // (3 * height * width))
-        chosen = self.files.paths[:: -(-len(self.files) // room)]
-        people.print(f"{len(chosen)} of {len(self.files)} images fit into memory, for density and threshold")
-        return hold_out(load_images(chosen, self.files.size, progress=True).pixels.to(device), self.held_out)
 
 
 @click.command()
@@ -110,8 +80,17 @@ class _Images:
 @click.option("--areas", default="", help="Sides of larger squares scored besides, px, such as 128 or 96,128: for "
                                           "defects larger than the patches.")  # fmt: skip
 @click.option("--fpr", default=0.05, show_default=True, help="Share of normal images that may be called defective.")
-@click.option("--held-out", default=0.2, show_default=True,
-              help="Share of the images, the last ones, kept out of training to set the threshold on.")  # fmt: skip
+@click.option("--held-out", type=float, help="Share of the images kept out of training, to set the threshold on; with "
+                                              "--seeds each detector holds out others.  [default: 0.2]")  # fmt: skip
+@click.option("--hold-out", type=click.Choice(HOWS),
+              help="blocks: runs of neighbours over the whole folder, of each kind of name and size; last: its end; "
+                   "random: single images.  [default: blocks]")  # fmt: skip
+@click.option("--group", metavar="PATTERN",
+              help="Regular expression, searched in each image's path: images in which it finds the same (in its "
+                   "bracket, if it has one), such as those of one part, are held out together.")  # fmt: skip
+@click.option("--calibration", type=click.Path(path_type=Path),
+              help="Folder of other normal images, to set the threshold on instead.  "
+                   "[default: validation/good in DATA, if it is there]")  # fmt: skip
 @click.option("--seed", "--seeds", "seeds", default="0", show_default=True,
               help="Of weights, data order, augmentation; 0-4 or 0,7: several detectors, scored together.")  # fmt: skip
 @click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True,
@@ -134,9 +113,9 @@ def train(
     data: Path, out: Path, preset: str, size: str, crop: int, stride: int, steps: int | None, batch: int | None,
     optimizer: Any, learning_rate: float | None, jitter: float | None, source: Any, backbone: str | None,
     weights: str | None, stage: str | None, density: Any, border: bool, level: bool, areas: str, fpr: float,
-    held_out: float, seeds: str, precision: Any, compiled: bool | None, read: str, device: str, devices: int,
-    num_nodes: int, resume: bool, accept_changes: bool, save_minutes: float, save_steps: int | None, overwrite: bool,
-    profile: bool,
+    held_out: float | None, hold_out: Any, group: str | None, calibration: Path | None, seeds: str, precision: Any,
+    compiled: bool | None, read: str, device: str, devices: int, num_nodes: int, resume: bool, accept_changes: bool,
+    save_minutes: float, save_steps: int | None, overwrite: bool, profile: bool,
 ) -> None:  # fmt: skip
     """Train a detector on the normal images in DATA: an MVTec category (train/good), or a plain folder of images."""
     device_named(device)  # what is wrong with it is said before anything else is done
@@ -176,30 +155,34 @@ def train(
     network = NetworkConfig(backbone, stage=stage, patch=crop or 64)
     Network(network, weights).probe((crop, crop) if crop else scoring.size)  # what is wrong with either comes up now
     found = find_training_images(data)
-    if len(numbers) > 1 and len(hold_out(torch.arange(len(found.paths)), held_out)[1]) < 2:
-        raise ValueError(f"--seeds: at least 2 images held out required for an ensemble, got 1 of {len(found.paths)}; "
-                         "give more images, or a larger --held-out")  # fmt: skip
+    aside = Aside(calibration, hold_out, held_out, group)
+    chosen = choose_images(data, found.paths, aside, len(numbers), numbers[0])
+    # A detector's scale is made of them; of whole images, whose typical score is a median, it takes more.
+    fewest, least = min(len(split.held_out) for split in chosen.splits), 2 if crop else 4
+    if len(numbers) > 1 and fewest < least:
+        raise ValueError(f"--seeds: at least {least} images held out required for each of an ensemble, got {fewest} of "
+                         f"{len(chosen.paths)}; give more images, or a larger --held-out")  # fmt: skip
     fabric = launched(device, devices, num_nodes, precision)
     folders = [out] if len(numbers) == 1 else [out / f"seed-{number}" for number in numbers]
     if fabric.is_global_zero:
         for folder in (out, *folders):
             claim(folder, overwrite, resume)
     fabric.barrier()
-    images = _find(found.paths, scoring.size, read, fabric, held_out)
-    _say(len(images.files), config, held_out, fabric)
+    _say(chosen, config, fabric)
+    images = read_images(chosen, scoring.size, read, fabric)
     results = []
-    for number, folder in zip(numbers, folders, strict=True):
+    for member, (number, folder) in enumerate(zip(numbers, folders, strict=True)):
         settings = {"training": asdict(replace(config, seed=number)), "network": asdict(network), "weights": weights,
-                    "scoring": asdict(scoring), "held_out": held_out, "decoder": images.decoder}  # fmt: skip
+                    "scoring": asdict(scoring), "decoder": images.decoder}  # fmt: skip
         keeper = Keeper(
             folder / CHECKPOINT_FILE,
-            facts_of(settings, found.paths, fabric.device, fabric.world_size),
+            facts_of(settings, chosen.paths, chosen.held_out(member), fabric.device, fabric.world_size),
             save_minutes,
             save_steps,
         )
         try:
-            results.append(_train_one(replace(config, seed=number), network, weights, scoring, images, folder, keeper,
-                                      fabric, data.name, resume, accept_changes, profile))  # fmt: skip
+            results.append(_train_one(replace(config, seed=number), network, weights, scoring, images, member, folder,
+                                      keeper, fabric, data.name, resume, accept_changes, profile))  # fmt: skip
         except Stopped as stopped:
             people.print(f"{stopped}; --resume goes on", markup=False)
             sys.exit(128 + stopped.number)
@@ -212,45 +195,32 @@ def train(
         finish({"run": str(out), "threshold": threshold, "detectors": results})
 
 
-def _calibrate(out: Path, folders: list[Path], images: _Images, device: torch.device, fpr: float) -> float:
-    """Make one ensemble of the detectors, with a threshold from the images held out."""
+def _calibrate(out: Path, folders: list[Path], images: TrainingImages, device: torch.device, fpr: float) -> float:
+    """Make one ensemble of the detectors, with a threshold from all images that any of them has not seen."""
     ensemble = Ensemble([Detector.load(folder / DETECTOR_FILE, device) for folder in folders])
-    _, calibration = images.for_fitting(device)
-    scored: list[Scored] = [(member.score(calibration, show_progress), None) for member in ensemble.members]
-    ensemble.calibration = calibrated(ensemble.together(scored)[0], fpr)
+    unseen = []
+    for i, member in enumerate(ensemble.members):
+        indices, pixels = images.for_threshold(i, device)
+        unseen.append(Unseen(member, indices, member.score(pixels, show_progress)))
+    ensemble.calibration = calibrated(cross_scores(unseen), fpr)
     people.print(f"threshold of all together: {ensemble.calibration.text}")
     ensemble.save(out, [f"{folder.name}/{DETECTOR_FILE}" for folder in folders])
     return ensemble.threshold
 
 
-def _find(paths: tuple[Path, ...], size: tuple[int, int], read: str, fabric: Fabric, held_out: float) -> _Images:
-    """Read all images onto the device, or leave them to be streamed; say which, and why."""
-    files = ImageFiles(paths, size)
-    if read in ("stream", "dali") or (read == "auto" and not fits(len(paths), size, fabric.device)):
-        why = f"they take more than {RESIDENT_SHARE:.0%} of the free memory" if read == "auto" else "as asked for"
-        by_dali = read == "dali" or (read == "auto" and fabric.device.type == "cuda" and has_dali())
-        decoder = "DALI" if by_dali else "Pillow"
-        people.print(f"images are streamed from disk and decoded by {decoder}, {why}")
-        return _Images(files, None, held_out, decoder)
-    pixels = load_images(
-        paths, size, progress=fabric.is_global_zero, memory_format=torch.channels_last
-    ).pixels  # (N, 3, H, W)
-    people.print(f"images are resident on {fabric.device}: {pixels.nbytes / 1e6:,.0f} MB")
-    return _Images(files, pixels.to(fabric.device), held_out)
-
-
-def _say(count: int, config: TrainConfig, held_out: float, fabric: Fabric) -> None:
-    normal, calibration = hold_out(torch.arange(count), held_out)
+def _say(chosen: Chosen, config: TrainConfig, fabric: Fabric) -> None:
     where = str(fabric.device) if fabric.world_size == 1 else f"{fabric.world_size} × {fabric.device.type}"
-    people.print(f"{count} normal images, {config.steps} updates of 3 × {config.batch} images on {where}")
-    people.print(f"{len(calibration)} of them are held out of training, to set the threshold on")
-    if config.batch > len(normal):
-        people.print(f"note: a batch of {config.batch} repeats some of the {len(normal)} images to learn from")
+    people.print(f"{len(chosen.paths)} normal images, {config.steps} updates of 3 × {config.batch} images on {where}")
+    tell_choice(chosen)
+    fewest = min(len(split.learned) for split in chosen.splits)
+    if config.batch > fewest:
+        people.print(f"note: a batch of {config.batch} repeats some of the {fewest} images to learn from")
 
 
 def _train_one(
-    config: TrainConfig, network_config: NetworkConfig, weights: str | None, scoring: DetectorConfig, images: _Images,
-    folder: Path, keeper: Keeper, fabric: Fabric, source: str, resume: bool, accept_changes: bool, profile: bool,
+    config: TrainConfig, network_config: NetworkConfig, weights: str | None, scoring: DetectorConfig,
+    images: TrainingImages, member: int, folder: Path, keeper: Keeper, fabric: Fabric, source: str, resume: bool,
+    accept_changes: bool, profile: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """Train, fit and keep one detector, or find it done."""
     if resume and is_complete(folder):
@@ -265,11 +235,11 @@ def _train_one(
         people.print(f"going on from step {int(state['step'][0])}")
     torch.manual_seed(config.seed)
     network = Network(network_config, weights).to(fabric.device)
-    batches = images.batches(config, fabric.device)
+    batches = images.batches(member, config, fabric.device)
     last = train_network(network, batches, config, folder, fabric=fabric, keeper=keeper, state=state, profile=profile)
     if not fabric.is_global_zero:
         return {}
-    normal, calibration = images.for_fitting(fabric.device)
+    normal, calibration = images.for_fitting(member, fabric.device)
     provenance = provenance_of(normal, config, source) | {"facts": keeper.facts}
     detector = Detector(network, scoring, provenance=provenance)
     detector.fit(normal, calibration, show_progress).save(folder / DETECTOR_FILE)

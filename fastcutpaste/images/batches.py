@@ -57,7 +57,13 @@ def index_batches(
 
 
 def image_batches(
-    images: Tensor, batch_size: int, *, seed: int, start: int = 0, share: tuple[int, int] = (0, 1)
+    images: Tensor,
+    batch_size: int,
+    *,
+    seed: int,
+    start: int = 0,
+    share: tuple[int, int] = (0, 1),
+    among: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """Give batches of resident images without end, in the order of `index_batches`.
 
@@ -65,6 +71,7 @@ def image_batches(
         images: (N, C, H, W), any type and device, contiguous or channels_last.
         batch_size: number of images B in a batch.
         seed: as for `index_batches`, and so are start and share.
+        among: int64 (M,), which of the images to take; None: all.
 
     Returns:
         An endless iterator of (B, C, H, W): new tensors of the images' type, device and memory format.
@@ -78,7 +85,10 @@ def image_batches(
     """
     if images.ndim != 4:
         raise ValueError(f"image_batches: images (N, C, H, W) required, got {tuple(images.shape)}")
-    indices = index_batches(len(images), batch_size, seed=seed, start=start, share=share)
+    count = len(images) if among is None else len(among)
+    indices = index_batches(count, batch_size, seed=seed, start=start, share=share)
+    if among is not None:
+        indices = map(among.cpu().__getitem__, indices)
     pixels_last = None if images.is_contiguous() else images.permute(0, 2, 3, 1)  # (N, H, W, C)
 
     def batches() -> Iterator[Tensor]:

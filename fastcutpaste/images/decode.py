@@ -18,6 +18,8 @@ from torch import Tensor
 
 _FORMATS = ("BMP", "JPEG", "PNG", "TIFF")  # by content: a JPEG named .png is read, a PostScript file is not
 
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # the tag of EXIF, and its values for 90° and 270°
+
 _DEEP = "had 12 or 16 bits a channel, reduced to 8"
 _TRANSPARENT = "had transparent pixels, alpha dropped"
 _MORE_PAGES = "had more than one page or frame, the first is used"
@@ -115,7 +117,7 @@ def decode(path: Path, near: tuple[int, int] | None) -> tuple[Image.Image, tuple
             notes.append(_DEEP)
         full_size = None
         if near is not None and image.format == "JPEG":
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # orientations by 90° or 270°
+            turned = image.getexif().get(_ORIENTATION, 1) in _TURNED
             full_size = image.size if turned else (image.height, image.width)
             height, width = near[::-1] if turned else near
             image.draft(None, (2 * width, 2 * height))
@@ -136,6 +138,17 @@ def decode(path: Path, near: tuple[int, int] | None) -> tuple[Image.Image, tuple
                 notes.append(_TRANSPARENT)
             return with_alpha.convert("RGB"), full_size, notes
         return image.convert("L" if image.mode in ("1", "L") else "RGB"), full_size, notes
+
+
+def peek(path: Path) -> tuple[tuple[int, int], str]:
+    """Read the head of a file: the upright image's (height, width), and Pillow's mode of it.
+
+    Raises:
+        ValueError: as by `read_image`; broken pixels go unseen.
+    """
+    with _opened(path) as image:
+        turned = image.getexif().get(_ORIENTATION, 1) in _TURNED
+        return image.size if turned else (image.height, image.width), image.mode
 
 
 def _bits(image: Image.Image) -> int:

@@ -73,6 +73,24 @@ def find_training_images(root: str | Path) -> ImageSet:
     return ImageSet(paths, ("good",) * len(paths), (None,) * len(paths))
 
 
+def find_calibration_images(root: str | Path) -> ImageSet | None:
+    """List the normal images that a category keeps to set thresholds on, `root/validation/good/*`, as MVTec AD 2 does.
+
+    Returns:
+        The images, of kind "good", without masks; None if there is no such folder, or none beside `train/good`.
+
+    Raises:
+        ValueError: no images in it.
+    """
+    good = Path(root) / "validation" / "good"
+    if not good.is_dir() or not (Path(root) / "train" / "good").is_dir():
+        return None
+    paths = _images_in(good)
+    if not paths:
+        raise ValueError(f"find_calibration_images: images ({' '.join(EXTENSIONS)}) required in {good}, got none")
+    return ImageSet(paths, ("good",) * len(paths), (None,) * len(paths))
+
+
 def find_test_images(root: str | Path) -> ImageSet:
     """List the test images of an MVTec category with their masks, or the unlabelled images of a folder or file.
 

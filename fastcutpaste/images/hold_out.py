@@ -18,7 +18,7 @@ HOWS: tuple[How, ...] = get_args(How)
 _BLOCKS = 8  # that what is held out of a kind of images lies in, at most
 _FEW = 3  # images that make a kind of their own
 _MOST_KINDS = 64
-_DRAW = 2  # what the seeds of this module are for
+_DRAW = 4  # what the seeds of this module are for
 
 
 def hold_out(
@@ -187,7 +187,7 @@ def _folded(strata: list[list[int]], named: int, wanted: int, folds: int, fold: 
 
 
 def _apportioned(sizes: Sequence[int], named: int, wanted: int) -> list[int]:
-    """Share out what is wanted by size: at least 1 to each of the first `named`, and not the whole of one of several."""
+    """Share out what is wanted by size: to each of the first `named` at least 1, and of several the whole to none."""
     quotas = [size * wanted / sum(sizes) for size in sizes]
     least = [int(i < named) for i in range(len(sizes))]
     most = [size - (len(sizes) > 1 and i < named) for i, size in enumerate(sizes)]

@@ -132,8 +132,17 @@ def check_facts(before: Facts, now: Facts, accept_changes: bool, advice: str) ->
     return changed
 
 
-def facts_of(settings: Facts, paths: Sequence[Path], device: torch.device, processes: int) -> Facts:
-    """Tell what a run is made with and from: what has to be the same when it goes on."""
+def facts_of(settings: Facts, paths: Sequence[Path], held_out: Facts, device: torch.device, processes: int) -> Facts:
+    """Tell what a run is made with and from: what has to be the same when it goes on.
+
+    Args:
+        settings: what JSON can hold.
+        paths: all images, those to learn from and those for the threshold.
+        held_out: which of them are for the threshold, what JSON can hold; it would be too low of images that the
+            network has learned from before it went on.
+        device: that trains.
+        processes: that train together.
+    """
     surroundings = {
         "torch": torch.__version__,
         "device": device.type,
@@ -142,7 +151,7 @@ def facts_of(settings: Facts, paths: Sequence[Path], device: torch.device, proce
     }
     return {
         "settings": settings,
-        "data": {"images": len(paths), "fingerprint": fingerprint(paths)},
+        "data": {"images": len(paths), "fingerprint": fingerprint(paths), "held_out": held_out},
         "surroundings": surroundings,
     }
 

@@ -55,6 +55,6 @@ def test_a_fingerprint_tells_names_order_and_contents_apart(tmp_path):
     assert fingerprint(paths[:2]) != first
     paths[1].write_bytes(bytes([1] * 8 + [2]))
     assert fingerprint(paths) != first
-    facts = facts_of({"a": 1}, paths, torch.device("cpu"), 2)
+    facts = facts_of({"a": 1}, paths, {"images": "0-1"}, torch.device("cpu"), 2)
     assert facts["data"]["images"] == 3
     assert facts["surroundings"]["processes"] == 2
