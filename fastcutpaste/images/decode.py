@@ -147,7 +147,9 @@ def peek(path: Path) -> tuple[tuple[int, int], str]:
         ValueError: as by `read_image`; broken pixels go unseen.
     """
     with _opened(path) as image:
-        turned = image.getexif().get(_ORIENTATION, 1) in _TURNED
+        # Pillow gives a TIFF's size upright, and decodes a whole PNG to look for an orientation behind its pixels.
+        looked_for = image.format == "JPEG" or (image.format == "PNG" and "exif" in image.info)
+        turned = looked_for and image.getexif().get(_ORIENTATION, 1) in _TURNED
         return image.size if turned else (image.height, image.width), image.mode
 
 

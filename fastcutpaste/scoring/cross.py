@@ -26,8 +26,9 @@ def cross_scores(unseen: Sequence[Unseen]) -> Tensor:
     threshold made of them has to stand both:
 
     - The scale of a detector comes from the very images it has held out, so that these can hardly lie above 1: of four,
-      the highest is 1. A new image can. So each image is put on the scale that its detector would have without it: the
-      threshold is that of the others. (What is typical is a median, which one image hardly moves; it stays.)
+      the highest is 1. A new image can. So each image is put on the scale that its detector would have without it:
+      where the threshold is the highest score but two, that is the highest but two of the others. (What is typical is
+      a median, which one image hardly moves; it stays.)
     - The mean over one detector varies more than that over five. Its high quantiles lie higher, so the threshold is
       rather too high: fewer false alarms than asked for, not more.
 
@@ -57,10 +58,11 @@ def cross_scores(unseen: Sequence[Unseen]) -> Tensor:
 
 def _scaled(detector: Detector, scores: Tensor) -> Tensor:
     """Put scores (K,) on the scale that the detector would have without the image in question."""
-    ordered, rate = scores.sort().values, detector.config.false_positive_rate
-    # Without one of the others the threshold is either of two neighbours in order.
-    low, high = threshold_at_fpr(ordered[:-1], rate), threshold_at_fpr(ordered[1:], rate)
-    span = torch.where(scores <= low, high, low) - detector.typical
+    threshold = threshold_at_fpr(scores, detector.config.false_positive_rate)
+    above = int((scores > threshold).sum())
+    # Without an image at or above the threshold, the next score below takes its place.
+    lower = float(scores.sort(descending=True).values[min(above + 1, len(scores) - 1)])
+    span = torch.where(scores >= threshold, lower, threshold) - detector.typical
     # Where the others are all alike there is no scale without the image.
-    span = torch.where(span > 0, span, detector.threshold - detector.typical)
+    span = torch.where(span > 0, span, threshold - detector.typical)
     return (scores - detector.typical) / span

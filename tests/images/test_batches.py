@@ -83,6 +83,14 @@ def test_image_batches_are_the_images_at_the_indices(memory_format, dtype):
         assert batch.dtype == dtype
 
 
+def test_batches_among_some_images_are_those_of_these_alone():
+    images, among = torch.arange(40).reshape(10, 1, 2, 2), torch.tensor([1, 4, 5, 9])
+    wanted = image_batches(images[among], 3, seed=7, start=2, share=(1, 3))
+    got = image_batches(images, 3, seed=7, start=2, share=(1, 3), among=among)
+    for _ in range(9):
+        assert torch.equal(next(got), next(wanted))
+
+
 def test_writing_into_a_batch_leaves_the_images_alone():
     images = torch.ones(1, 3, 2, 2)
     next(image_batches(images, 1, seed=0)).zero_()

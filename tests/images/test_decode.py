@@ -10,7 +10,7 @@ import torch
 from pictures import draw_noise, draw_waves, write_picture
 from PIL import Image
 
-from fastcutpaste.images.decode import load_images, read_image
+from fastcutpaste.images.decode import load_images, peek, read_image
 
 pytestmark = pytest.mark.filterwarnings("error")  # whatever a test does not expect
 
@@ -157,6 +157,23 @@ def test_exif_orientation_is_applied(tmp_path, extension, orientation):
     loaded = load_images([path], expected.shape[:2])
     assert loaded.sizes == [expected.shape[:2]]
     assert np.abs(loaded.pixels[0].permute(1, 2, 0).numpy() - expected.astype(int)).mean() < 4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_peek_tells_the_upright_size_without_reading_the_pixels(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for name in ("a.png", "a.tif", "a.jpg"):
+        path = write_picture(tmp_path / name, draw_noise(20, 30), exif=exif)
+        wanted = read_image(path)
+        whole = path.read_bytes()
+        if name != "a.tif":  # which has its head at the end
+            path.write_bytes(whole[:-60])
+        assert peek(path) == ((wanted.height, wanted.width), "RGB")
+    assert peek(write_picture(tmp_path / "a.png", draw_noise(20, 30, 1))) == ((20, 30), "L")
+    path.write_bytes(whole[:9])
+    with pytest.raises(ValueError, match=r"read_image: a whole BMP, JPEG, PNG, TIFF image required, got .*a\.jpg"):
+        peek(path)
 
 
 def test_content_counts_not_the_extension(tmp_path):

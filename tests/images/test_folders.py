@@ -10,7 +10,13 @@ from pictures import draw_noise, write_picture
 from PIL import Image
 
 from fastcutpaste.images.decode import load_images
-from fastcutpaste.images.folders import ImageSet, find_test_images, find_training_images, load_masks
+from fastcutpaste.images.folders import (
+    ImageSet,
+    find_calibration_images,
+    find_test_images,
+    find_training_images,
+    load_masks,
+)
 
 pytestmark = pytest.mark.filterwarnings("error")  # whatever a test does not expect
 
@@ -45,6 +51,27 @@ def test_mvtec_training_images_are_those_of_train_good(tmp_path):
     assert len(images) == 2
     assert not images.has_masks
     assert torch.equal(images.labels, torch.tensor([False, False]))
+
+
+def test_a_category_s_images_for_thresholds_are_those_of_validation_good(tmp_path):
+    root = _mvtec(tmp_path / "can")
+    assert find_calibration_images(root) is None
+    for name in (
+        "validation/good/10.png",
+        "validation/good/2.png",
+        "validation/bad/0.png",
+        "plain/validation/good/0.png",
+    ):
+        write_picture(root / name)
+    images = find_calibration_images(str(root))
+    assert images is not None
+    assert images.paths == (root / "validation/good/2.png", root / "validation/good/10.png")
+    assert images.kinds == ("good", "good")
+    assert find_calibration_images(root / "plain") is None  # its images are those directly in it, if any
+    (tmp_path / "empty/train/good").mkdir(parents=True)
+    (tmp_path / "empty/validation/good").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"find_calibration_images: images .* required in .*good, got none"):
+        find_calibration_images(tmp_path / "empty")
 
 
 def test_plain_folder_is_all_normal_as_path_or_string(tmp_path):

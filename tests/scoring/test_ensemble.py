@@ -9,9 +9,11 @@ from command_line import failing, run
 
 from fastcutpaste.images.decode import load_images
 from fastcutpaste.images.folders import find_training_images
+from fastcutpaste.images.hold_out import hold_out
 from fastcutpaste.networks.backbone import Network, NetworkConfig
 from fastcutpaste.scoring.config import DetectorConfig
-from fastcutpaste.scoring.detector import Detector, hold_out
+from fastcutpaste.scoring.cross import Unseen, cross_scores
+from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import Ensemble, spread
 from fastcutpaste.scoring.metrics import threshold_at_fpr
 
@@ -113,9 +115,15 @@ def test_seeds_make_an_ensemble_that_evaluate_and_predict_score_together(tmp_pat
     ]
     assert json.loads((out / "ensemble.json").read_text())["threshold"] == result["threshold"]
     one, two = (Detector.load(row["detector"]) for row in result["detectors"])
-    calibration = hold_out(load_images(find_training_images(tmp_path / "b").paths, (48, 48)).pixels)[1]
-    scores, _ = Ensemble([one, two]).together([(member.score(calibration), None) for member in (one, two)])
-    assert result["threshold"] == pytest.approx(threshold_at_fpr(scores, 0.05), rel=1e-4)
+    paths = find_training_images(tmp_path / "b").paths
+    sides = [hold_out(paths, fold=fold)[1] for fold in (0, 1)]
+    assert not set(sides[0].tolist()) & set(sides[1].tolist())
+    scores = [member.score(load_images([paths[i] for i in side.tolist()], (48, 48)).pixels)
+              for member, side in zip((one, two), sides, strict=True)]  # fmt: skip
+    for member, own in zip((one, two), scores, strict=True):
+        assert member.threshold == pytest.approx(threshold_at_fpr(own, 0.05), rel=1e-4)
+    unseen = [Unseen(*each) for each in zip((one, two), sides, scores, strict=True)]
+    assert result["threshold"] == pytest.approx(threshold_at_fpr(cross_scores(unseen), 0.05), rel=1e-4)
     assert [one.provenance["training"]["seed"], two.provenance["training"]["seed"]] == [3, 4]
 
     measured, text = run("evaluate", out, tmp_path / "b")
