@@ -27,8 +27,10 @@ from fastcutpaste import (
 def main(folder: str, path: str, steps: int = 600, size: int = 256, crop: int = 64, stride: int = 16) -> Detector:
     """Train on crops, fit the density, set the threshold, save."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    images = load_images(find_training_images(folder).paths, size, progress=True).pixels.to(device)
-    normal, calibration = hold_out(images)  # the threshold comes from images the network has not seen
+    paths = find_training_images(folder).paths
+    images = load_images(paths, size, progress=True).pixels.to(device)
+    learned, held_out = hold_out(paths)  # the threshold comes from images the network has not seen
+    normal, calibration = images[learned], images[held_out]
 
     torch.manual_seed(0)
     network = Network().to(device)

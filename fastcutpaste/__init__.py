@@ -18,9 +18,10 @@ if TYPE_CHECKING:  # loaded on first use, below: the op needs torch alone
     from fastcutpaste.images.batches import image_batches
     from fastcutpaste.images.decode import load_images
     from fastcutpaste.images.folders import find_training_images
+    from fastcutpaste.images.hold_out import hold_out
     from fastcutpaste.networks.backbone import Network, NetworkConfig
     from fastcutpaste.scoring.config import DetectorConfig
-    from fastcutpaste.scoring.detector import Detector, hold_out
+    from fastcutpaste.scoring.detector import Detector
     from fastcutpaste.scoring.ensemble import Ensemble
     from fastcutpaste.training.loop import train
     from fastcutpaste.training.recipe import train_network
@@ -73,7 +74,7 @@ _ON_FIRST_USE = {
     "NetworkConfig": "networks.backbone",
     "TrainConfig": "training.step",
     "find_training_images": "images.folders",
-    "hold_out": "scoring.detector",
+    "hold_out": "images.hold_out",
     "image_batches": "images.batches",
     "load_images": "images.decode",
     "train": "training.loop",

@@ -13,9 +13,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fastcutpaste.images.hold_out import hold_out
 from fastcutpaste.networks.backbone import Network, NetworkConfig
 from fastcutpaste.scoring.config import DetectorConfig
-from fastcutpaste.scoring.detector import Detector, hold_out
+from fastcutpaste.scoring.detector import Detector
 
 SIZE = (40, 72)
 PATCHES = DetectorConfig(size=SIZE, patch=24, stride=8, border=False)  # 3 × 7 patches
@@ -36,6 +37,12 @@ def draw_images(count: int, seed: int = 0, size: tuple[int, int] = SIZE) -> Tens
     return (128 + 12 * torch.randn(count, 3, *size, generator=generator)).clamp(0, 255).to(torch.uint8)
 
 
+def put_aside(images: Tensor, share: float = 0.2) -> tuple[Tensor, Tensor]:
+    """Give images to learn from, and the last ones, to set the threshold on."""
+    learned, held_out = hold_out(len(images), share, how="last")
+    return images[learned], images[held_out]
+
+
 def make_network() -> Network:
     """Build a network with weights of its own."""
     torch.manual_seed(0)
@@ -50,7 +57,7 @@ def network() -> Network:
 
 def make_fitted(config: DetectorConfig = PATCHES, count: int = 12) -> Detector:
     return Detector(network(), config, provenance={"seed": 3, "data": {"images": count}}).fit(
-        *hold_out(draw_images(count, size=config.size))
+        *put_aside(draw_images(count, size=config.size))
     )
 
 

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from fastcutpaste.images.decode import load_images
 from fastcutpaste.images.defects import DEFECTS, plant_defect, to_bytes
 from fastcutpaste.images.folders import find_test_images, find_training_images, load_masks
+from fastcutpaste.images.hold_out import hold_out
 from fastcutpaste.images.textures import make_demo
-from fastcutpaste.scoring.detector import hold_out
 
 Byte = NDArray[np.uint8]
 USUAL_SIZE = 256  # pixels, the paper's
@@ -57,7 +57,7 @@ def read_folder(root: Path, size: int = USUAL_SIZE, planted: bool = False) -> Da
 
     Where defects are to be planted, test images are not read, and a plain folder of normal images will do.
     """
-    normal, calibration = hold_out(load_images(find_training_images(root).paths, (size, size)).pixels)
+    normal, calibration = _last_aside(load_images(find_training_images(root).paths, (size, size)).pixels)
     name = root.parent.name if root.parent.name.startswith("mvtec") else root.name
     name += "" if size == USUAL_SIZE else f" at {size}²"
     if planted:
@@ -69,6 +69,12 @@ def read_folder(root: Path, size: int = USUAL_SIZE, planted: bool = False) -> Da
     kinds = [path.parent.name for path in found.paths]
     test = Test(load_images(found.paths, (size, size)).pixels, torch.as_tensor(found.labels), masks, kinds)
     return Data(name, normal, calibration, {root.name: test}, size)
+
+
+def _last_aside(images: Tensor, share: float = 0.2) -> tuple[Tensor, Tensor]:
+    """Hold out the last images, as when the first rows were measured."""
+    learned, held_out = hold_out(len(images), share, how="last")
+    return images[: len(learned)], images[-len(held_out) :]
 
 
 def make_brick(planted: bool = False) -> Data:
@@ -132,7 +138,7 @@ def read_mnist(root: Path, count: int = 2000, tested: int = 300) -> Data:
                               for i, image in enumerate(pool[tested : 2 * tested])])  # fmt: skip
         labels = torch.arange(2 * tested) >= tested
         tests[shape] = Test(_three_channels(np.concatenate([good, anomalous])), labels)
-    normal, calibration = hold_out(_three_channels(chosen), 1 / 11)
+    normal, calibration = _last_aside(_three_channels(chosen), 1 / 11)
     return Data("mnist", normal, calibration, tests)
 
 
@@ -153,7 +159,7 @@ def read_cifar(archive: Path, name: str) -> Data:
         raise ValueError(f"{archive}: train/{name} and test/*/*.jpg required, got none")
     train, good, bad = (torch.from_numpy(np.stack(each)).permute(0, 3, 1, 2).contiguous() for each in images.values())
     labels = torch.arange(len(good) + len(bad)) >= len(good)
-    normal, calibration = hold_out(train, 0.1)
+    normal, calibration = _last_aside(train, 0.1)
     return Data("cifar10", normal, calibration, {name: Test(torch.cat([good, bad]), labels)})
 
 

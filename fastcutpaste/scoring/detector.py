@@ -345,27 +345,3 @@ class Detector:
 def _check_finite(who: str, total: Tensor) -> None:
     if not math.isfinite(total):
         raise ValueError(f"{who}: images of finite pixels required, got NaN or infinity")
-
-
-def hold_out(images: Tensor, share: float = 0.2) -> tuple[Tensor, Tensor]:
-    """Put the last of the normal images aside for the threshold.
-
-    They are taken from the end, not at random: neighbours in a folder are often photographs of one object, and an
-    object on both sides would make the threshold too low.
-
-    Args:
-        images: (N, 3, H, W), N at least 3.
-        share: of the images to put aside, above 0 and below 1; at least 1 image, at most N - 2.
-
-    Returns:
-        The images to train on and those to set the threshold on, both views.
-
-    Raises:
-        ValueError: fewer than 3 images, a share out of bounds.
-    """
-    if not 0 < share < 1:
-        raise ValueError(f"hold_out: a share above 0 and below 1 required, got {share}")
-    if len(images) < 3:
-        raise ValueError(f"hold_out: at least 3 normal images required, got {len(images)}")
-    count = min(max(1, round(len(images) * share)), len(images) - 2)
-    return images[:-count], images[-count:]

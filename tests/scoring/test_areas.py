@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from small_detector import PATCHES, SIZE, assert_refused, draw_images, make_fitted, network, write_changed
+from small_detector import PATCHES, SIZE, assert_refused, draw_images, make_fitted, network, put_aside, write_changed
 from torch import Tensor
 
 from fastcutpaste.scoring.dense import continue_edges, embed_patches, spread_scores
 from fastcutpaste.scoring.density import GaussianDensity
-from fastcutpaste.scoring.detector import Detector, hold_out
+from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.embedder import Embedder
 from fastcutpaste.scoring.ensemble import Ensemble
 from fastcutpaste.scoring.metrics import pixel_auroc
@@ -22,7 +22,7 @@ def test_areas_are_scored_by_the_mean_of_their_features_in_windows_of_the_grid(
     border: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fastcutpaste.networks.backbone.computes_bf16", lambda _: False)
-    images, calibration = hold_out(draw_images(14))
+    images, calibration = put_aside(draw_images(14))
     config = replace(PATCHES, areas=(40,), border=border)
     margin = 12 if border else 0
     height, width = SIZE[0] + 2 * margin, SIZE[1] + 2 * margin
@@ -60,7 +60,7 @@ def test_areas_find_a_region_whose_patches_each_look_nearly_normal() -> None:
     masks[:, :, 56:] = True
     areas = []
     for config in (replace(PATCHES, size=(48, 96)), replace(PATCHES, size=(48, 96), areas=(48,))):
-        fitted = Detector(network(), config).fit(*hold_out(shifted(60, 1)))
+        fitted = Detector(network(), config).fit(*put_aside(shifted(60, 1)))
         areas.append(pixel_auroc(list(fitted.localize(defective)), list(masks)))
     assert areas[1] > areas[0] + 0.03
 
@@ -69,7 +69,7 @@ def test_the_grids_of_patches_and_of_areas_are_thinned_until_few_enough_are_left
     """Of 11 images with 5 × 13 patches and 3 × 11 areas each: every third place leaves 2 × 5 and 1 × 4."""
     config = replace(PATCHES, stride=4, areas=(32,), fit_patches=110)
     assert (config.grid, config.grid_of(32)) == ((5, 13), (3, 11))
-    images, calibration = hold_out(draw_images(14))
+    images, calibration = put_aside(draw_images(14))
     fitted = Detector(network(), config).fit(images, calibration)
     seen: list[Tensor] = []
 

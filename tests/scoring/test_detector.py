@@ -20,6 +20,7 @@ from small_detector import (
     make_fitted,
     make_network,
     network,
+    put_aside,
     write_changed,
 )
 from torch import Tensor
@@ -29,7 +30,7 @@ from fastcutpaste.scoring.calibration import calibrated
 from fastcutpaste.scoring.config import DetectorConfig
 from fastcutpaste.scoring.dense import slabs
 from fastcutpaste.scoring.density import GaussianDensity, KernelDensity, LocationDensity
-from fastcutpaste.scoring.detector import Detector, hold_out
+from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.embedder import Embedder
 
 
@@ -74,7 +75,7 @@ def test_a_planted_defect_is_scored_higher_and_found(patches: Detector, whole: D
 
 @pytest.mark.parametrize("rate", [0.05, 0.3, 0.5])
 def test_the_threshold_is_one_of_the_held_out_scores_that_the_calibration_keeps(rate: float) -> None:
-    images, calibration = hold_out(draw_images(40), 0.25)
+    images, calibration = put_aside(draw_images(40), 0.25)
     fitted = Detector(network(), replace(WHOLE, false_positive_rate=rate)).fit(images, calibration)
     scores = fitted.score(calibration)
     assert int((scores > fitted.threshold).sum()) == int(rate * 11 + 1e-9) - (rate * 11 >= 1)
@@ -84,34 +85,18 @@ def test_the_threshold_is_one_of_the_held_out_scores_that_the_calibration_keeps(
 
 
 def test_calibration_images_set_the_threshold_and_stay_out_of_the_density() -> None:
-    images, calibration = hold_out(draw_images(12))
+    images, calibration = put_aside(draw_images(12))
     first, second = (Detector(network(), WHOLE).fit(images, given) for given in (calibration, 255 - calibration))
     assert first.density and second.density  # noqa: PT018, for mypy
     assert torch.equal(first.density.state()["mean"], second.density.state()["mean"])
     assert first.threshold != second.threshold
 
 
-@pytest.mark.parametrize(("count", "share", "aside"), [(10, 0.2, 2), (3, 0.01, 1), (3, 0.99, 1), (8, 0.9, 6)])
-def test_hold_out_puts_the_last_images_aside(count: int, share: float, aside: int) -> None:
-    images = torch.arange(count)[:, None]
-    rest, held_out = hold_out(images, share)
-    assert len(held_out) == aside
-    assert torch.equal(torch.cat([rest, held_out]), images)
-
-
-def test_hold_out_refuses_shares_out_of_bounds_and_too_few_images() -> None:
-    for share in (0.0, 1.0):
-        with pytest.raises(ValueError, match="above 0 and below 1 required, got"):
-            hold_out(draw_images(4), share)
-    with pytest.raises(ValueError, match="at least 3 normal images required, got 2"):
-        hold_out(draw_images(2))
-
-
 def test_the_density_is_fitted_on_features_of_the_images_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastcutpaste.networks.backbone.computes_bf16", lambda _: False)
     images = draw_images(12)
     for config in (WHOLE, PATCHES):
-        fitted = Detector(network(), config).fit(*hold_out(images, 0.25))
+        fitted = Detector(network(), config).fit(*put_aside(images, 0.25))
         rows = []
         for i in range(9):
             if config.patch is None:
@@ -125,7 +110,7 @@ def test_the_density_is_fitted_on_features_of_the_images_as_they_are(monkeypatch
 
 
 def test_typical_is_the_median_of_held_out_heat_maps() -> None:
-    images, calibration = hold_out(draw_images(12))
+    images, calibration = put_aside(draw_images(12))
     fitted = Detector(network(), PATCHES).fit(images, calibration)
     pixels = fitted.localize(calibration).flatten().sort().values
     assert pixels[len(pixels) // 2 - 1] <= fitted.typical <= pixels[len(pixels) // 2]
@@ -156,7 +141,7 @@ def test_the_grid_is_thinned_out_until_the_patches_are_few_enough(limit: int, mo
 def test_fit_and_score_change_no_weight_and_no_batch_norm() -> None:
     looked_at = make_network().train()
     before = {name: value.clone() for name, value in looked_at.state_dict().items()}
-    fitted = Detector(looked_at, PATCHES).fit(*hold_out(draw_images(5)))
+    fitted = Detector(looked_at, PATCHES).fit(*put_aside(draw_images(5)))
     fitted.score(draw_images(2))
     after = looked_at.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
@@ -165,7 +150,7 @@ def test_fit_and_score_change_no_weight_and_no_batch_norm() -> None:
 
 def test_fit_draws_no_random_number_and_gives_the_same_twice(fitted: Detector) -> None:
     state = torch.get_rng_state()
-    first, second = (Detector(fitted.network, fitted.config).fit(*hold_out(draw_images(12))) for _ in range(2))
+    first, second = (Detector(fitted.network, fitted.config).fit(*put_aside(draw_images(12))) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), state)
     assert first.threshold == second.threshold == fitted.threshold
     assert torch.equal(first.score(draw_images(2)), second.score(draw_images(2)))
@@ -214,7 +199,7 @@ def test_progress_sees_every_batch() -> None:
         return batches
 
     for config in (PATCHES, WHOLE, replace(PATCHES, areas=(32, 40))):
-        Detector(network(), config).fit(*hold_out(draw_images(10)), progress)
+        Detector(network(), config).fit(*put_aside(draw_images(10)), progress)
         assert heard == [(8, 8, "fitting the density"), (2, 2, "scoring")]
         heard.clear()
 
@@ -251,7 +236,7 @@ def make_patchnet(config: DetectorConfig, count: int = 12) -> Detector:
     with torch.no_grad():
         for seed in range(10):
             network(draw_images(8, seed))  # batch norms that have seen images
-    return Detector(network, config).fit(*hold_out(draw_images(count, size=config.size)))
+    return Detector(network, config).fit(*put_aside(draw_images(count, size=config.size)))
 
 
 @pytest.mark.parametrize("density", ["gaussian", "location"])
@@ -304,7 +289,7 @@ def test_a_density_per_location_finds_what_is_normal_elsewhere(tmp_path: Path) -
     moved = draw_images(2, seed=9)
     moved[:, :, 8:20, 4:16] = 255
     moved[1, :, 8:20, 52:64] = 255
-    located = Detector(network(), config).fit(*hold_out(images))
+    located = Detector(network(), config).fit(*put_aside(images))
     scores = located.score(moved)
     assert scores[0] <= located.threshold * 1.5
     assert scores[1] > located.threshold * 2
@@ -320,11 +305,11 @@ def test_with_a_border_the_map_is_that_of_the_image_continued_with_the_pixels_of
 ) -> None:
     monkeypatch.setattr("fastcutpaste.networks.backbone.computes_bf16", lambda _: False)
     images = draw_images(14)
-    with_border = Detector(network(), replace(PATCHES, border=True)).fit(*hold_out(images))
+    with_border = Detector(network(), replace(PATCHES, border=True)).fit(*put_aside(images))
     assert with_border.config.grid == (6, 10)
     continued = torch.from_numpy(np.pad(images.numpy(), ((0, 0), (0, 0), (12, 12), (12, 12)), mode="edge"))
     size = (SIZE[0] + 24, SIZE[1] + 24)
-    without = Detector(network(), replace(PATCHES, size=size)).fit(*hold_out(continued))
+    without = Detector(network(), replace(PATCHES, size=size)).fit(*put_aside(continued))
     expected = without.localize(continued)[:, 12:-12, 12:-12]
     torch.testing.assert_close(with_border.localize(images), expected, rtol=1e-3, atol=1e-3)
     tall = draw_images(2, seed=3, size=(72, 40))
@@ -352,7 +337,7 @@ def test_levelled_images_score_alike_however_they_were_exposed(whole: bool, dens
     dark = images * torch.linspace(0.5, 1, 6).view(-1, 1, 1, 1)
     spread = []
     for level in (True, False):
-        fitted = Detector(network(), replace(config, level=level)).fit(*hold_out(draw_images(20)))
+        fitted = Detector(network(), replace(config, level=level)).fit(*put_aside(draw_images(20)))
         assert fitted.brightness == pytest.approx(127.5 / 255, abs=0.01) or not level
         plain = fitted.score(images)
         spread.append((fitted.score(dark) - plain).abs().max() / plain.mean())
@@ -372,7 +357,7 @@ def test_a_detector_that_levels_needs_a_brightness(patches: Detector, tmp_path: 
 def test_location_features_are_fitted_slab_by_slab(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastcutpaste.networks.backbone.computes_bf16", lambda _: False)
     config = DetectorConfig(SIZE, patch=24, stride=8, border=True, density="location")  # 6 × 10 places, border and all
-    images = hold_out(draw_images(8))
+    images = put_aside(draw_images(8))
     whole = Detector(network(), config).fit(*images)
     monkeypatch.setattr(Embedder, "slabs_of_all", lambda self, images: slabs(images, 24, 8, 1))
     banded = Detector(network(), config).fit(*images)
@@ -465,7 +450,7 @@ def test_an_optimized_detector_draws_the_same_maps_and_saves_the_same_file(
     with torch.no_grad():
         for seed in range(10):
             network(draw_images(8, seed))  # batch norms that have seen images
-    detector = Detector(network, DetectorConfig(SIZE, 24, 8), provenance={"seed": 3}).fit(*hold_out(draw_images(14)))
+    detector = Detector(network, DetectorConfig(SIZE, 24, 8), provenance={"seed": 3}).fit(*put_aside(draw_images(14)))
     fast, images = detector.optimized(), draw_images(3, seed=1)
     maps = detector.localize(images)
     made = fast.localize(images)

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 from pictures import draw_images
+from small_detector import put_aside
 from torch import Tensor
 
 from fastcutpaste.networks.backbone import Network, NetworkConfig
 from fastcutpaste.scoring.calibration import calibration_from
 from fastcutpaste.scoring.config import DetectorConfig
-from fastcutpaste.scoring.detector import Detector, hold_out
+from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.export import ScoringGraph, export_detector
 
 SIZE = (40, 72)
@@ -37,7 +38,7 @@ def fitted(request: pytest.FixtureRequest) -> Detector:
     with torch.no_grad():
         for seed in range(5):
             network(draw_images(8, *SIZE, seed))
-    return Detector(network, config, provenance={"seed": 3}).fit(*hold_out(draw_images(10, *SIZE)))
+    return Detector(network, config, provenance={"seed": 3}).fit(*put_aside(draw_images(10, *SIZE)))
 
 
 def wanted(detector: Detector, images: Tensor) -> list[Tensor]:
