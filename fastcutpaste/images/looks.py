@@ -1,6 +1,5 @@
 """Looks: what tells one lot of images from another at a glance, in a few numbers that a detector's file can keep."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fastcutpaste.images.decode import decode, in_threads
+from fastcutpaste.images.hold_out import prefix_of
 
 _MOST = 64  # images read, evenly spaced
 _KEPT = 8  # sizes and beginnings of names, the most common ones
@@ -28,7 +28,7 @@ class Looks:
     brightness, spread: mean, and standard deviation from image to image, of their mean brightness, 0-1.
     sizes: how many of the images read are of a (height, width), as "1024×768".
     colors: how many of the images read are in "grey" or in "color".
-    prefixes: how many names begin alike, up to their last number: "camera2_" of camera2_0013.png.
+    prefixes: how many names are alike but for a number (`prefix_of`): "camera2_" of camera2_0013.png.
     """
 
     images: int
@@ -61,7 +61,7 @@ class Looks:
             round(float(means.std(ddof=1)), 4) if len(means) > 1 else 0.0,
             _common(size for _, size, _ in seen),
             _common(color for _, _, color in seen),
-            _common(_prefix(path) for path in paths),
+            _common(prefix_of(path) for path in paths),
         )
 
 
@@ -94,7 +94,3 @@ def differences(images: Looks, others: Looks) -> list[str]:
 
 def _common(values: Iterable[str]) -> dict[str, int]:
     return dict(Counter(values).most_common(_KEPT))
-
-
-def _prefix(path: Path) -> str:
-    return re.sub(r"[0-9]+[^0-9]*$", "", path.stem)

@@ -29,7 +29,7 @@ def test_it_counts_and_measures_what_it_looks_at(tmp_path: Path) -> None:
     looks = Looks.of(paths)
     assert looks == Looks(
         4, pytest.approx(0.4, abs=2e-3), pytest.approx(0.4 / 3**0.5, abs=2e-3), {"6×8": 2, "8×6": 2},
-        {"grey": 2, "color": 2}, {"camera2_": 2, "": 2},
+        {"grey": 2, "color": 2}, {"camera2_": 2, "_left": 2},
     )  # fmt: skip
     assert Looks(**json.loads(json.dumps(asdict(looks)))) == looks
 
