@@ -32,7 +32,7 @@ def image_auroc(scores: Values, labels: Values) -> float:
         TypeError: labels are not bool.
         ValueError: shapes differ or are not (N,), scores that are not finite, only one of the two labels.
     """
-    return _area(*_curve(*_split_scores("image_auroc", scores, labels)))
+    return _area(*_curve(*split_scores("image_auroc", scores, labels)))
 
 
 def roc_curve(scores: Values, labels: Values) -> Curve:
@@ -48,7 +48,7 @@ def roc_curve(scores: Values, labels: Values) -> Curve:
     Raises:
         TypeError, ValueError: as `image_auroc`.
     """
-    return _curve(*_split_scores("roc_curve", scores, labels))
+    return _curve(*split_scores("roc_curve", scores, labels))
 
 
 def pixel_auroc(maps: Sequence[Values], masks: Sequence[Values]) -> float:
@@ -227,7 +227,7 @@ def _pro_curve(who: str, maps: Sequence[Values], masks: Sequence[Values]) -> Cur
     return _curve(np.concatenate(defects), np.concatenate(weights), normal)
 
 
-def _split_scores(who: str, scores: Values, labels: Values) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[Any]]:
+def split_scores(who: str, scores: Values, labels: Values) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[Any]]:
     """Return checked scores as anomalous ones, their weights of 1, and normal ones."""
     values, marks = _array(scores), _array(labels)
     if values.ndim != 1 or values.shape != marks.shape:
