@@ -1,12 +1,15 @@
 """fastcutpaste evaluate: how good a detector is on labelled images."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from fastcutpaste.cli.options import DEVICE_OPTION, DEVICES_OPTION, finish, launched, load_scorer
 from fastcutpaste.console import people
 from fastcutpaste.images.folders import find_test_images, load_masks
+from fastcutpaste.reports.promise import compare_with_promise, looks_of_source, percent
 from fastcutpaste.reports.runs import evaluate_scores, score_paths, write_evaluation
 from fastcutpaste.scoring.ensemble import Ensemble, spread
 
@@ -35,15 +38,47 @@ def evaluate(run: Path, data: Path, out: Path | None, device: str, devices: int)
     masks = load_masks(found, sizes) if found.has_masks and detector.config.patch is not None else None
     scores, maps = detector.together(scored) if isinstance(detector, Ensemble) else scored[0]
     results = evaluate_scores(scores, found.kinds, detector.threshold, maps, masks)
+    good = [path for path, kind in zip(found.paths, found.kinds, strict=True) if kind == "good"]
+    results["promised"] = detector.config.false_positive_rate
+    results["notes"] = compare_with_promise(results, results["promised"], good, looks_of_source(detector))
     if isinstance(detector, Ensemble):
         pairs = zip(detector.members, scored, strict=True)
         alone = [evaluate_scores(one, found.kinds, member.threshold, of_one, masks) for member, (one, of_one) in pairs]
         results["members"] = {name: spread([one[name] for one in alone]) for name in FIGURES if name in results}
+        results["detectors"] = [
+            {name: value for name, value in one.items() if name != "image_auroc_by_kind"} for one in alone
+        ]
     out = out or (run if run.is_dir() else run.parent) / "evaluation"
     results |= write_evaluation(out, detector, found, scores, maps, masks, results)
+    for line in _table(results):
+        people.print(line, markup=False)
+    finish(results)
+
+
+def _table(results: dict[str, Any]) -> list[str]:
+    """Write the figures with what is known of their doubt, then those of each detector, then what is to be noted."""
+    lines = []
     for name in FIGURES:
         if name in results:
             member = results.get("members", {}).get(name)
-            alone_text = f"  (one detector {member['mean']:.3f} ± {member['standard_error']:.3f})" if member else ""
-            people.print(f"{name.replace('_', ' '):>20}  {results[name]:.3f}{alone_text}")
-    finish(results)
+            alone = f"one detector {member['mean']:.3f} ± {member['standard_error']:.3f}" if member else ""
+            promised = f"{percent(results['promised'])} promised" if name == "false_positive_rate" else ""
+            lines.append(_line(name.replace("_", " "), results, name, promised, alone))
+    for number, one in enumerate(results.get("detectors", ())):
+        lines.append(f"{'detector':>20}  {number + 1}")
+        lines += [_line(name.replace("_", " "), one, name) for name in FIGURES if name in one["intervals"]]
+    return lines + [f"note: {note}" for note in results["notes"]]
+
+
+def _line(title: str, results: dict[str, Any], name: str, *more: str) -> str:
+    """Write one figure: what it was counted of, and its interval, where there are such."""
+    counts, interval = results["counts"], results["intervals"].get(name)
+    notes: Sequence[str] = more
+    if interval is not None:
+        notes = (f"{interval[0]:.3f} to {interval[1]:.3f}", *notes)
+    if name == "false_positive_rate":
+        notes = (f"{counts['false_alarms']} of {counts['good']}", *notes)
+    if name == "detection_rate":
+        notes = (f"{counts['found']} of {counts['defective']}", *notes)
+    told = "; ".join(note for note in notes if note)
+    return f"{title:>20}  {results[name]:.3f}" + (f"  ({told})" if told else "")

@@ -31,7 +31,9 @@ from fastcutpaste.console import people, show_progress
 from fastcutpaste.images.dali_batches import has_dali
 from fastcutpaste.images.folders import find_training_images
 from fastcutpaste.images.hold_out import HOWS
+from fastcutpaste.images.looks import Looks
 from fastcutpaste.networks.backbone import Network, NetworkConfig
+from fastcutpaste.reports.promise import SOURCE
 from fastcutpaste.reports.runs import CHECKPOINT_FILE, DETECTOR_FILE, claim, complete, is_complete
 from fastcutpaste.scoring.calibration import calibrated
 from fastcutpaste.scoring.config import DetectorConfig
@@ -240,7 +242,8 @@ def _train_one(
     if not fabric.is_global_zero:
         return {}
     normal, calibration = images.for_fitting(member, fabric.device)
-    provenance = provenance_of(normal, config, source) | {"facts": keeper.facts}
+    looks = Looks.of([images.files.paths[i] for i in images.splits[member].held_out.tolist()])
+    provenance = provenance_of(normal, config, source) | {"facts": keeper.facts, SOURCE: asdict(looks)}
     detector = Detector(network, scoring, provenance=provenance)
     detector.fit(normal, calibration, show_progress).save(folder / DETECTOR_FILE)
     complete(folder)

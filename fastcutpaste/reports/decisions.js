@@ -2,7 +2,7 @@
 "use strict";
 
 const byId = (id) => document.getElementById(id);
-const about = JSON.parse(byId("about").textContent); // {threshold, curves: [{name, area, points: [[x, y], …]}, …]}
+const about = JSON.parse(byId("about").textContent); // {threshold, promised, confidence, notes, curves, …}
 const images = JSON.parse(byId("images").textContent); // [{name, link, kind, score, size, thumbnail, heat, …}, …]
 
 const kinds = [...new Set(images.map((image) => image.kind))].sort((a, b) => (b === "good") - (a === "good"));

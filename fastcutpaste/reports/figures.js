@@ -42,6 +42,10 @@ function drawHistogram() {
   }
 }
 
+function writeNotes() {
+  byId("notes").append(...about.notes.map((note) => make("p", { textContent: note })));
+}
+
 function drawCurves() {
   for (const { name, area, points } of about.curves) {
     const path = { d: "M" + points.map(([x, y]) => `${x},${(1 - y).toFixed(4)}`).join(" ") };
@@ -52,25 +56,70 @@ function drawCurves() {
   }
 }
 
+const logFactorials = [0];
+for (let i = 1; i <= Math.max(good.length, defective.length); i++) logFactorials.push(logFactorials[i - 1] + Math.log(i));
+
+/** The chance of at least so many events among `count` cases, of a rate above 0 and below 1. */
+function chanceOf(events, count, rate) {
+  const [log, logRest] = [Math.log(rate), Math.log1p(-rate)];
+  let chance = 0;
+  for (let i = events; i <= count; i++) {
+    const ways = logFactorials[count] - logFactorials[i] - logFactorials[count - i];
+    chance += Math.exp(ways + i * log + (count - i) * logRest);
+  }
+  return chance;
+}
+
+/** The exact interval of a rate, by Clopper and Pearson, as `rate_interval` gives it. */
+function rateInterval(events, count) {
+  const rest = (1 - about.confidence) / 2;
+  const rateWhere = (least, chance) => {
+    let [low, high] = [0, 1];
+    for (let i = 0; i < 30; i++) {
+      const middle = (low + high) / 2;
+      if (chanceOf(least, count, middle) < chance) low = middle;
+      else high = middle;
+    }
+    return low;
+  };
+  return [events ? rateWhere(events, rest) : 0, events < count ? rateWhere(events + 1, 1 - rest) : 1];
+}
+
+function intervalText(events, count) {
+  const [low, high] = rateInterval(events, count);
+  return `${(100 * low).toFixed(1)} to ${percent(high, 1)} of all like them`;
+}
+
 /** Write all figures that depend on the threshold. */
 function writeFigures() {
+  const isOwn = settings.threshold === about.threshold;
   const alarms = good.filter(isCalled).length;
   const found = defective.filter(isCalled).length;
   const missed = defective.length - found;
   const called = images.filter(isCalled).length;
   const bothKnown = good.length > 0 && defective.length > 0;
   const rows = [["called defective", `${called} of ${images.length} (${percent(called, images.length)})`]];
-  if (good.length) rows.push(["false alarms", `${alarms} of ${good.length} (${percent(alarms, good.length)})`]);
+  if (good.length) {
+    const promise = isOwn && about.promised !== null ? [`at most ${percent(about.promised, 1)} promised`] : [];
+    const notes = [intervalText(alarms, good.length), ...promise];
+    rows.push(["false alarms", `${alarms} of ${good.length} (${percent(alarms, good.length)})`, ...notes]);
+  }
   if (defective.length) {
-    rows.push(["defects found", `${found} of ${defective.length} (${percent(found, defective.length)})`]);
+    const text = `${found} of ${defective.length} (${percent(found, defective.length)})`;
+    rows.push(["defects found", text, intervalText(found, defective.length)]);
   }
   if (bothKnown) {
     rows.push(["precision", percent(found, found + alarms)]);
     rows.push(["F1", ((2 * found) / (2 * found + alarms + missed)).toFixed(3)]);
   }
+  const title = `at ${100 * about.confidence} % confidence`;
   byId("figures").replaceChildren(
-    ...rows.flatMap(([name, value]) => [make("dt", { textContent: name }), make("dd", { textContent: value })]),
+    ...rows.flatMap(([name, value, ...notes]) => [
+      make("dt", { textContent: name }),
+      make("dd", {}, value, ...notes.map((note) => make("small", { textContent: note, title }))),
+    ]),
   );
+  byId("notes").hidden = !isOwn;
   const cells = byId("confusion").querySelectorAll("tr + tr td");
   const counts = [good.length - alarms, alarms, missed, found];
   cells.forEach((cell, i) => {
@@ -92,6 +141,6 @@ function writeFigures() {
   byId("slider").value = place;
   byId("slider").setAttribute("aria-valuetext", written(settings.threshold));
   if (document.activeElement !== byId("number")) byId("number").value = Number(settings.threshold.toPrecision(6));
-  byId("reset").disabled = settings.threshold === about.threshold;
+  byId("reset").disabled = isOwn;
   byId("histogram").ariaLabel = `Scores of ${images.length} images, threshold ${written(settings.threshold)}`;
 }

@@ -116,4 +116,5 @@ byId("more").open = matchMedia("(min-width: 60rem)").matches;
 makeKindButtons();
 drawHistogram();
 drawCurves();
+writeNotes();
 readAddress();

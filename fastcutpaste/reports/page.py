@@ -10,7 +10,7 @@ import html
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -20,6 +20,7 @@ from urllib.parse import quote
 import numpy as np
 
 from fastcutpaste.files import written_whole
+from fastcutpaste.scoring.intervals import CONFIDENCE
 from fastcutpaste.scoring.metrics import Curve
 
 _SCRIPTS = ("decisions.js", "figures.js", "gallery.js", "page.js")
@@ -57,6 +58,8 @@ def write_page(
     images: Iterable[Shown],
     threshold: float,
     curves: Mapping[str, tuple[Curve, float]] | None = None,
+    promised: float | None = None,
+    notes: Sequence[str] = (),
 ) -> None:
     """Write the page.
 
@@ -69,6 +72,8 @@ def write_page(
         threshold: where the page's own begins.
         curves: by name, what `roc_curve` or `pro_curve` give and the area to be named. On one called "image ROC" the
             page marks where its threshold is.
+        promised: share of good images that was to be called defective at most, at the detector's own threshold.
+        notes: what is to be known of the detector's own threshold, a paragraph each.
 
     Raises:
         ValueError: a threshold or a score that is not finite.
@@ -84,6 +89,7 @@ def write_page(
     )
     rows = "\n".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in facts.items())
     about = {"threshold": threshold, "curves": [_drawn(name, *curve) for name, curve in (curves or {}).items()]}
+    about |= {"promised": promised, "notes": list(notes), "confidence": CONFIDENCE}
     texts = {"title": html.escape(title), "text": html.escape(text), "facts": rows, "policy": policy}
     texts |= {"style": style, "script": script, "about": _json(about)}
     before, after = (Template(half).substitute(texts) for half in _part("page.html").split("$images"))

@@ -22,6 +22,7 @@ from fastcutpaste.scoring.calibration import Decision
 from fastcutpaste.scoring.dense import resize_map, score_maps
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import ENSEMBLE_FILE, Ensemble, Scored
+from fastcutpaste.scoring.intervals import CONFIDENCE, auroc_interval, rate_interval
 from fastcutpaste.scoring.metrics import (
     Curve,
     image_auroc,
@@ -168,20 +169,31 @@ def evaluate_scores(
     maps: Sequence[Tensor] | None,
     masks: Sequence[Tensor] | None,
 ) -> dict[str, Any]:
-    """Measure scores (N,) and heat maps against what is known of the images; leave out what cannot be measured."""
+    """Measure scores (N,) and heat maps against what is known of the images; leave out what cannot be measured.
+
+    Rates and the image AUROC come with their intervals.
+    """
     labels = torch.tensor([kind != "good" for kind in kinds])
     called = scores > threshold
-    results: dict[str, Any] = {"images": len(labels), "threshold": threshold}
+    intervals: dict[str, Any] = {"confidence": CONFIDENCE}
+    counts: dict[str, int] = {}
+    results: dict[str, Any] = {"images": len(labels), "threshold": threshold, "counts": counts, "intervals": intervals}
     if labels.any() and not labels.all():
         results["image_auroc"] = image_auroc(scores, labels)
+        intervals["image_auroc"] = auroc_interval(scores, labels)
         results["image_auroc_by_kind"] = by_kind = {}
         for kind in dict.fromkeys(kinds):
             if kind != "good":
                 compared = ~labels | torch.tensor([other == kind for other in kinds])
                 by_kind[kind] = image_auroc(scores[compared], labels[compared])
-    for name, group in (("false_positive_rate", ~labels), ("detection_rate", labels)):
-        if group.any():
-            results[name] = float(called[group].float().mean())
+    for name, group, whole, part in (
+        ("false_positive_rate", ~labels, "good", "false_alarms"),
+        ("detection_rate", labels, "defective", "found"),
+    ):
+        counts[whole], counts[part] = int(group.sum()), int(called[group].sum())
+        if counts[whole]:
+            results[name] = counts[part] / counts[whole]
+            intervals[name] = rate_interval(counts[part], counts[whole])
     if maps is not None and masks is not None and any(mask.any() for mask in masks):
         results["pixel_auroc"] = pixel_auroc(maps, masks)
         results["pro_auc"] = pro_auc(maps, masks)
@@ -255,6 +267,9 @@ def write_report(
     results = results or {}
     names = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro_auc": "per-region overlap, to 0.3"}
     facts = {text: f"{results[name]:.3f}" for name, text in names.items() if name in results}
+    if "image_auroc" in results:
+        low, high = results["intervals"]["image_auroc"]
+        facts["image AUROC"] += f" ({low:.3f} to {high:.3f})"
     facts |= {f"image AUROC, {kind}": f"{area:.3f}" for kind, area in results.get("image_auroc_by_kind", {}).items()}
     about = (detector.members[0] if isinstance(detector, Ensemble) else detector).provenance
     data = about.get("data", {})
@@ -264,7 +279,10 @@ def write_report(
         facts["made"] = about["made"].replace("T", " ")
     facts["detector's threshold"] = f"{detector.threshold:.6g}, {detector.calibration.text}"
     title = f"{what} of {data['source']}" if "source" in data else what
-    write_page(path, title, f"By fastcutpaste {fastcutpaste.__version__}.", facts, images, detector.threshold, curves)
+    write_page(
+        path, title, f"By fastcutpaste {fastcutpaste.__version__}.", facts, images, detector.threshold, curves,
+        results.get("promised"), results.get("notes", ()),
+    )  # fmt: skip
 
 
 def draw_examples(

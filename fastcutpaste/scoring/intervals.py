@@ -81,6 +81,34 @@ def auroc_interval(
     return float(low), float(high)
 
 
+def kept_interval(count: int, promised: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Give the interval of the rate that a threshold keeps which is one of so many held-out scores.
+
+    A promise is of the mean over held-out images that might have been; those that were make it more or less.
+
+    Args:
+        count: held-out scores, at least 1, of which none are equal.
+        promised: share of new scores like them that lies above the threshold, on average, at least 1 / (count + 1).
+        confidence: share of the held-out images that might have been whose threshold keeps a rate between the ends.
+
+    Returns:
+        Lower and upper end, in [0, 1].
+
+    Raises:
+        ValueError: numbers out of bounds.
+
+    Source: Vovk, "Conditional Validity of Inductive Conformal Predictors", ACML 2012: of rank k among n scores, a share
+        of Beta(n + 1 - k, k).
+    """
+    places = int(promised * (count + 1) + 1e-9)  # n + 1 - k
+    if not 1 <= places <= count:
+        raise ValueError(f"kept_interval: a rate from 1 / {count + 1} to below 1 required, got {promised}")
+    _check_confidence("kept_interval", confidence)
+    rest = (1 - confidence) / 2
+    low, high = betaincinv(places, count + 1 - places, [rest, 1 - rest])
+    return float(low), float(high)
+
+
 def _drawn(rng: np.random.Generator, times: int, count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
     """Draw `count` of as many with replacement, so many times: how often each came, (times, count)."""
     rows = rng.integers(0, count, (times, count)) + count * np.arange(times)[:, None]

@@ -17,6 +17,7 @@ from fastcutpaste.cli import app
 from fastcutpaste.cli.predict import regions_told
 from fastcutpaste.reports.runs import claim
 from fastcutpaste.scoring.detector import Detector
+from fastcutpaste.scoring.intervals import rate_interval
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,7 @@ def test_train_leaves_a_detector_and_a_log(trained):
     assert detector.calibration.promised == result["promised"] == 0.5
     assert detector.provenance["data"] == {"source": "tile", "images": 5, "mean": detector.provenance["data"]["mean"]}
     assert detector.provenance["training"]["seed"] == 0
+    assert detector.provenance["threshold_from"]["images"] == 1
     assert (out / "training.csv").read_text().startswith("step,loss,accuracy,learning_rate,images_per_s\n2,")
 
 
@@ -48,13 +50,24 @@ def test_evaluate_measures_everything_and_draws_heat_maps(trained, category):
         assert 0 <= result[name] <= 1
     assert set(result["image_auroc_by_kind"]) == {"crack", "stain"}
     assert "pixel auroc" in text
+    counts = result["counts"]
+    assert (counts["good"], counts["defective"]) == (2, 2)
+    assert f"({counts['false_alarms']} of 2; 0." in text
+    for name, (count, whole) in {"false_positive_rate": ("false_alarms", 2), "detection_rate": ("found", 2)}.items():
+        assert result[name] == counts[count] / whole
+        assert result["intervals"][name] == list(rate_interval(counts[count], whole))
+    low, high = result["intervals"]["image_auroc"]
+    assert 0 <= low <= result["image_auroc"] <= high <= 1
+    assert f"({low:.3f} to {high:.3f})" in text
+    assert f"{100 * result['promised']:.1f} % promised" in text
     assert Image.open(result["heat_maps"]).width > 300
     page = Path(result["report"]).read_text(encoding="utf-8")
     for shown in ("Evaluation of tile", "image ROC", "pixel ROC", "crack", "stain", f"{result['image_auroc']:.3f}"):
         assert shown in page
     assert page.count('"outline":"M') == 2
     written = json.loads((out / "evaluation/metrics.json").read_text())
-    assert written["image_auroc"] == result["image_auroc"]
+    for name in ("image_auroc", "counts", "intervals", "promised", "notes"):
+        assert written[name] == result[name]
     rows = list(csv.DictReader((out / "evaluation/scores.csv").read_text().splitlines()))
     assert list(rows[0]) == ["image", "kind", "score", "p_value", "relative", "defective"]
     predicted, _ = run("predict", out, *(row["image"] for row in rows))

@@ -16,6 +16,7 @@ from small_detector import make_fitted
 
 from fastcutpaste.images.folders import find_test_images, load_masks
 from fastcutpaste.reports.runs import evaluate_scores, write_evaluation
+from fastcutpaste.scoring.intervals import rate_interval
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
@@ -23,7 +24,9 @@ pytestmark = [
 ]
 KINDS = {"good": 30, "crack": 25, "<b>얼룩": 20}
 FIGURES = """Object.fromEntries([...document.querySelectorAll("#figures dt")].map(
-    (name) => [name.textContent, name.nextSibling.textContent]))"""
+    (name) => [name.textContent, name.nextSibling.firstChild.textContent]))"""
+NOTES = """Object.fromEntries([...document.querySelectorAll("#figures dt")].map(
+    (name) => [name.textContent, [...name.nextSibling.children].map((note) => note.textContent)]))"""
 CARDS = """[...document.querySelectorAll(".card")].map((card) => [
     card.querySelector(".note").textContent.trim().split(" ").at(-1), card.querySelector(".name").textContent,
     card.querySelector("b").textContent])"""
@@ -65,6 +68,7 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     detector.threshold, detector.typical = float(scores.median()), float(scores.min())
     masks = load_masks(found)
     results = evaluate_scores(scores, found.kinds, detector.threshold, maps, masks)
+    results |= {"promised": 0.05, "notes": ["more came than <promised>", "because"]}
     written = write_evaluation(root / "run", detector, found, scores, maps, masks, results)
     with open(written["scores"], newline="") as file:
         rows = [Row(Path(row["image"]).name, row["kind"], float(row["score"])) for row in csv.DictReader(file)]
@@ -102,7 +106,13 @@ def assert_counted(page: Browser, rows: list[Row]) -> None:
     """Assert that all the page says of its threshold is what scores.csv says."""
     threshold = threshold_of(page)
     expected = expected_figures(rows, threshold)
+    good, defective = ([row for row in rows if (row.kind == "good") == is_good] for is_good in (True, False))
     assert page.run(FIGURES) == expected
+    notes = page.run(NOTES)
+    for name, group in (("false alarms", good), ("defects found", defective)):
+        low, high = rate_interval(sum(row.score > threshold for row in group), len(group))
+        assert notes.pop(name)[:1] == [f"{100 * low:.1f} to {100 * high:.1f} % of all like them"]
+    assert not any(notes.values())
     cells = [[sum((row.score > threshold) == called and (row.kind == "good") == good for row in rows)
               for called in (False, True)] for good in (True, False)]  # fmt: skip
     shown = page.run('[...document.querySelectorAll("#confusion td span")].map((cell) => Number(cell.textContent))')
@@ -124,9 +134,14 @@ def test_it_begins_with_the_figures_of_metrics_json(page: Browser, evaluation: E
     assert f"({100 * metrics['false_positive_rate']:.1f} %)" in figures["false alarms"]
     assert f"({100 * metrics['detection_rate']:.1f} %)" in figures["defects found"]
     assert_counted(page, evaluation.rows)
+    for name, figure in (("false alarms", "false_positive_rate"), ("defects found", "detection_rate")):
+        low, high = metrics["intervals"][figure]
+        assert page.run(NOTES)[name][0].startswith(f"{100 * low:.1f} to {100 * high:.1f} %")
+    low, high = metrics["intervals"]["image_auroc"]
     text = page.run("document.body.innerText")
     for name in ("image_auroc", "pixel_auroc", "pro_auc"):
         assert f"{metrics[name]:.3f}" in text
+    assert f"image AUROC\t{metrics['image_auroc']:.3f} ({low:.3f} to {high:.3f})" in text
     for kind, area in metrics["image_auroc_by_kind"].items():
         assert f"image AUROC, {kind}\t{area:.3f}" in text
     assert "NaN" not in text
@@ -159,6 +174,18 @@ def test_the_slider_moves_all_figures_by_mouse_and_by_key(page: Browser, evaluat
     page.settle()
     assert threshold_of(page) == evaluation.metrics["threshold"]
     assert_counted(page, evaluation.rows)
+
+
+def test_the_promise_and_what_is_to_be_noted_are_those_of_the_detectors_own_threshold(page: Browser) -> None:
+    seen = '[byId("notes").checkVisibility(), byId("figures").innerText.includes("at most 5.0 % promised")]'
+    assert page.run(seen) == [True, True]
+    assert page.run('byId("notes").innerText') == "more came than <promised>\n\nbecause"
+    page.run('byId("number").value = 0.75; byId("number").oninput()')
+    page.settle()
+    assert page.run(seen) == [False, False]
+    page.run('byId("reset").click()')
+    page.settle()
+    assert page.run(seen) == [True, True]
 
 
 def test_a_threshold_can_be_typed_and_be_outside_all_scores(page: Browser, evaluation: Evaluation) -> None:

@@ -13,7 +13,7 @@ from fastcutpaste.reports.thumbnails import show
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 FIGURES = """Object.fromEntries([...document.querySelectorAll("#figures dt")].map(
-    (name) => [name.textContent, name.nextSibling.textContent]))"""
+    (name) => [name.textContent, name.nextSibling.firstChild.textContent]))"""
 
 
 @pytest.fixture
@@ -46,6 +46,8 @@ def test_a_page_of_little_shows_what_there_is_and_no_NaN(
     browser.resize(1200, 900)
     browser.open((tmp_path / "report.html").as_uri())
     assert browser.run(FIGURES) == figures
+    assert "promised" not in browser.run('byId("figures").textContent')
+    assert browser.run('byId("notes").textContent') == ""
     assert browser.run('byId("confusion").hidden') == (not [kind for kind in kinds if kind])
     assert browser.run('document.querySelectorAll(".card").length') == len(kinds)
     text = browser.run("document.body.innerText")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest
 
-from fastcutpaste.scoring.intervals import auroc_interval, rate_interval
+from fastcutpaste.scoring.intervals import auroc_interval, kept_interval, rate_interval
 from fastcutpaste.scoring.metrics import image_auroc
 
 
@@ -86,6 +86,21 @@ def test_scores_that_are_fully_apart_leave_the_doubt_of_their_number(normal: int
     assert high == 1
     assert low**pairs == pytest.approx(0.025)  # so rarely do all pairs come out right where one does with that chance
     assert auroc_interval(-scores, labels) == pytest.approx((0, 1 - low))
+
+
+@pytest.mark.parametrize(("count", "promised"), [(4, 0.2), (19, 0.05), (64, 0.05), (100, 0.29)])
+def test_a_threshold_keeps_what_lots_of_held_out_images_would(count: int, promised: float) -> None:
+    rng = np.random.default_rng(0)
+    rank = int(np.ceil((1 - promised) * (count + 1) - 1e-9))
+    kept = 1 - np.sort(rng.random((20_000, count)), axis=1)[:, rank - 1]  # of even scores, 0 to 1
+    assert kept.mean() <= promised + 0.01
+    assert kept_interval(count, promised, 0.8) == pytest.approx(np.quantile(kept, [0.1, 0.9]), abs=0.01)
+
+
+def test_a_rate_that_so_few_cannot_keep_has_no_interval() -> None:
+    for count, promised in ((18, 0.05), (4, 1.0), (0, 0.5)):
+        with pytest.raises(ValueError, match=rf"from 1 / {count + 1} to below 1 required, got {promised}"):
+            kept_interval(count, promised)
 
 
 def test_what_has_no_area_has_no_interval() -> None:

@@ -1,0 +1,64 @@
+"""The promise: how many false alarms were to come, how many came, and what may be behind the difference."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastcutpaste.images.looks import Looks, differences
+from fastcutpaste.scoring.detector import Detector
+from fastcutpaste.scoring.ensemble import Ensemble
+from fastcutpaste.scoring.intervals import CONFIDENCE, kept_interval
+
+SOURCE = "threshold_from"  # under which provenance keeps the looks of the images that a threshold comes from
+
+
+def compare_with_promise(
+    results: Mapping[str, Any], promised: float, good: Sequence[Path], source: Looks | None
+) -> list[str]:
+    """Say when a promised rate of false alarms lies outside the interval of what was observed, and why it may.
+
+    Args:
+        results: of `evaluate_scores`.
+        promised: share of good images that was to be called defective.
+        good: files of the good images that were scored; read if there is something to explain.
+        source: looks of the images that the threshold comes from; None where not known.
+
+    Returns:
+        Sentences; none where the promise lies inside, or nothing was observed.
+    """
+    if "false_positive_rate" not in results:
+        return []
+    low, high = results["intervals"]["false_positive_rate"]
+    if low <= promised <= high or promised >= 1:  # which is no promise
+        return []
+    counts = results["counts"]
+    what = (
+        f"{'more' if low > promised else 'fewer'} false alarms than the {percent(promised)} promised: "
+        f"{counts['false_alarms']} of {counts['good']} good images, {percent(low)} to {percent(high)} of all like them "
+        f"(at {CONFIDENCE:.0%} confidence)"
+    )
+    if source is None:
+        return [what, "the detector's file does not tell how the images look that its threshold comes from"]
+    told = []
+    unlike = differences(Looks.of(good), source)
+    if unlike:
+        told.append("a likely reason: the good images are unlike those the threshold comes from: " + "; ".join(unlike))
+    if promised * (source.images + 1) >= 1:  # else so few cannot keep it
+        kept_low, kept_high = kept_interval(source.images, promised)
+        if kept_low <= high and low <= kept_high:
+            also = "besides, it" if unlike else "a likely reason: the threshold"
+            told.append(f"{also} comes from {source.images} images, by the luck of which it may be anything from "
+                        f"{percent(kept_low)} to {percent(kept_high)}")  # fmt: skip
+    return [what, *(told or ["the good images look like those the threshold comes from, in brightness, size, color and "
+                             "name; the false alarms themselves may tell more"])]  # fmt: skip
+
+
+def percent(rate: float) -> str:
+    """Write a rate for people: "4.9 %"."""
+    return f"{100 * rate:.1f} %"
+
+
+def looks_of_source(detector: Detector | Ensemble) -> Looks | None:
+    """Give the looks of the images that a detector's threshold comes from, if its file tells them."""
+    about = (detector.members[0] if isinstance(detector, Ensemble) else detector).provenance
+    return Looks(**about[SOURCE]) if SOURCE in about else None
