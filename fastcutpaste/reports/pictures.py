@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from fastcutpaste.files import written_whole
+from fastcutpaste.reports.lettering import write_title
 
 _CELL = 1.6  # inches of the side of one picture in a grid
 
@@ -101,7 +102,7 @@ def write_heat_maps(
             for axis in (left, right):
                 axis.contour(mask.numpy(), levels=[0.5], colors="#31d843", linewidths=0.7)
         if titles is not None:
-            left.set_title(titles[i], fontsize=7, loc="left", pad=2)
+            write_title(left, titles[i], 7)
     _write(figure, path)
 
 

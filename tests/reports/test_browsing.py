@@ -18,10 +18,7 @@ from fastcutpaste.images.folders import find_test_images, load_masks
 from fastcutpaste.reports.runs import evaluate_scores, write_evaluation
 from fastcutpaste.scoring.intervals import rate_interval
 
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
-    pytest.mark.filterwarnings("ignore:Glyph"),  # of heatmaps.png, whose titles Matplotlib draws
-]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 KINDS = {"good": 30, "crack": 25, "<b>얼룩": 20}
 FIGURES = """Object.fromEntries([...document.querySelectorAll("#figures dt")].map(
     (name) => [name.textContent, name.nextSibling.firstChild.textContent]))"""
