@@ -35,7 +35,7 @@ def compare_with_promise(
     what = (
         f"{'more' if low > promised else 'fewer'} false alarms than the {percent(promised)} promised: "
         f"{counts['false_alarms']} of {counts['good']} good images, {percent(low)} to {percent(high)} of all like them "
-        f"(at {CONFIDENCE:.0%} confidence)"
+        f"(at {100 * CONFIDENCE:g} % confidence)"
     )
     if source is None:
         return [what, "the detector's file does not tell how the images look that its threshold comes from"]

@@ -46,7 +46,7 @@ def test_more_alarms_on_darker_images_of_other_names_have_these_for_a_reason(tmp
     said = compare_with_promise(results_of(20), 0.05, write_good(tmp_path, grey=0.4, prefix="b_"), usual())
     assert said[0] == (
         "more false alarms than the 5.0 % promised: 20 of 40 good images, 33.8 % to 66.2 % of all like them "
-        "(at 95% confidence)"
+        "(at 95 % confidence)"
     )
     [reason] = said[1:]
     assert reason.startswith(

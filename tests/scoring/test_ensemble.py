@@ -130,6 +130,8 @@ def test_seeds_make_an_ensemble_that_evaluate_and_predict_score_together(tmp_pat
     alone = [run("evaluate", out / f"seed-{seed}", tmp_path / "b")[0] for seed in (3, 4)]
     for name in ("image_auroc", "pixel_auroc"):
         assert measured["members"][name] == pytest.approx(spread([each[name] for each in alone]))
+    for name in ("false_positive_rate", "detection_rate", "threshold", "counts", "intervals"):
+        assert [each[name] for each in measured["detectors"]] == [each[name] for each in alone]
     assert "± " in text
     predicted, _ = run("predict", out, tmp_path / "b/test/good", "--heatmaps", tmp_path / "maps")
     assert len(predicted["results"]) == 3
