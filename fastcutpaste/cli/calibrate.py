@@ -1,14 +1,16 @@
 """fastcutpaste calibrate: another threshold, without training."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
-from torch import Tensor
 
 from fastcutpaste.cli.options import DEVICE_OPTION, device_named, finish, load_scorer
 from fastcutpaste.console import people, show_progress
 from fastcutpaste.images.decode import load_images
 from fastcutpaste.images.folders import find_test_images
+from fastcutpaste.images.looks import Looks
+from fastcutpaste.reports.promise import SOURCE
 from fastcutpaste.reports.runs import DETECTOR_FILE
 from fastcutpaste.scoring.calibration import check_wanted
 from fastcutpaste.scoring.detector import Detector
@@ -33,7 +35,11 @@ def calibrate(run: Path, images: tuple[Path, ...], fpr: float | None, threshold:
     check_wanted(fpr, threshold, None)
     detector = load_scorer(run, target)
     former = detector.calibration
-    detector.calibrate(_normal(images, detector) if images else None, fpr, threshold, show_progress)
+    paths = _normal(images, detector)
+    pixels = load_images(paths, detector.config.size, progress=True).pixels if paths else None
+    detector.calibrate(pixels, fpr, threshold, show_progress)
+    if paths:
+        detector.provenance = detector.provenance | {SOURCE: asdict(Looks.of(paths))}
     path = run
     if run.is_dir():
         path = run / (ENSEMBLE_FILE if isinstance(detector, Ensemble) else DETECTOR_FILE)
@@ -47,8 +53,8 @@ def calibrate(run: Path, images: tuple[Path, ...], fpr: float | None, threshold:
     finish({"run": str(run), **detector.calibration.summary, "former": former.summary})
 
 
-def _normal(images: tuple[Path, ...], detector: Detector | Ensemble) -> Tensor:
-    """Read files and folders of normal images, each once, at the detector's size."""
+def _normal(images: tuple[Path, ...], detector: Detector | Ensemble) -> list[Path]:
+    """List files of normal images, each once."""
     found = [find_test_images(path) for path in images]
     kinds = {kind for some in found for kind in some.kinds} - {None, "good"}
     if kinds:
@@ -57,7 +63,7 @@ def _normal(images: tuple[Path, ...], detector: Detector | Ensemble) -> Tensor:
     paths = list({path.resolve(): path for some in found for path in some.paths}.values())
     members = detector.members if isinstance(detector, Ensemble) else [detector]
     data = [member.provenance.get("facts", {}).get("data", {}) for member in members]
-    if any(one.get("images") == len(paths) and one.get("fingerprint") == fingerprint(paths) for one in data):
+    if paths and any(one.get("images") == len(paths) and one.get("fingerprint") == fingerprint(paths) for one in data):
         raise ValueError("calibrate: images that the detector has not learned from required, got those it was trained "
                          "with, which it scores too low")  # fmt: skip
-    return load_images(paths, detector.config.size, progress=True).pixels
+    return paths

@@ -39,8 +39,9 @@ def evaluate(run: Path, data: Path, out: Path | None, device: str, devices: int)
     scores, maps = detector.together(scored) if isinstance(detector, Ensemble) else scored[0]
     results = evaluate_scores(scores, found.kinds, detector.threshold, maps, masks)
     good = [path for path, kind in zip(found.paths, found.kinds, strict=True) if kind == "good"]
-    results["promised"] = detector.config.false_positive_rate
-    results["notes"] = compare_with_promise(results, results["promised"], good, looks_of_source(detector))
+    calibration = detector.calibration
+    results["promised"] = None if calibration.rate is None else calibration.promised
+    results["notes"] = compare_with_promise(results, calibration, good, looks_of_source(detector))
     if isinstance(detector, Ensemble):
         pairs = zip(detector.members, scored, strict=True)
         alone = [evaluate_scores(one, found.kinds, member.threshold, of_one, masks) for member, (one, of_one) in pairs]
@@ -62,8 +63,9 @@ def _table(results: dict[str, Any]) -> list[str]:
         if name in results:
             member = results.get("members", {}).get(name)
             alone = f"one detector {member['mean']:.3f} ± {member['standard_error']:.3f}" if member else ""
-            promised = f"{percent(results['promised'])} promised" if name == "false_positive_rate" else ""
-            lines.append(_line(name.replace("_", " "), results, name, promised, alone))
+            is_promised = name == "false_positive_rate" and results["promised"] is not None
+            promise = f"{percent(results['promised'])} promised" if is_promised else ""
+            lines.append(_line(name.replace("_", " "), results, name, promise, alone))
     for number, one in enumerate(results.get("detectors", ())):
         lines.append(f"{'detector':>20}  {number + 1}")
         lines += [_line(name.replace("_", " "), one, name) for name in FIGURES if name in one["intervals"]]

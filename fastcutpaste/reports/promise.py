@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fastcutpaste.images.looks import Looks, differences
+from fastcutpaste.scoring.calibration import Calibration
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import Ensemble
 from fastcutpaste.scoring.intervals import CONFIDENCE, kept_interval
@@ -13,23 +14,24 @@ SOURCE = "threshold_from"  # under which provenance keeps the looks of the image
 
 
 def compare_with_promise(
-    results: Mapping[str, Any], promised: float, good: Sequence[Path], source: Looks | None
+    results: Mapping[str, Any], calibration: Calibration, good: Sequence[Path], source: Looks | None
 ) -> list[str]:
     """Say when a promised rate of false alarms lies outside the interval of what was observed, and why it may.
 
     Args:
         results: of `evaluate_scores`.
-        promised: share of good images that was to be called defective.
+        calibration: the threshold, with what it promises.
         good: files of the good images that were scored; read if there is something to explain.
         source: looks of the images that the threshold comes from; None where not known.
 
     Returns:
-        Sentences; none where the promise lies inside, or nothing was observed.
+        Sentences; none where the promise lies inside, where there is none, or nothing was observed.
     """
-    if "false_positive_rate" not in results:
+    if "false_positive_rate" not in results or calibration.rate is None:
         return []
+    promised = calibration.promised
     low, high = results["intervals"]["false_positive_rate"]
-    if low <= promised <= high or promised >= 1:  # which is no promise
+    if low <= promised <= high:
         return []
     counts = results["counts"]
     what = (
@@ -43,12 +45,11 @@ def compare_with_promise(
     unlike = differences(Looks.of(good), source)
     if unlike:
         told.append("a likely reason: the good images are unlike those the threshold comes from: " + "; ".join(unlike))
-    if promised * (source.images + 1) >= 1:  # else so few cannot keep it
-        kept_low, kept_high = kept_interval(source.images, promised)
-        if kept_low <= high and low <= kept_high:
-            also = "besides, it" if unlike else "a likely reason: the threshold"
-            told.append(f"{also} comes from {source.images} images, by the luck of which it may be anything from "
-                        f"{percent(kept_low)} to {percent(kept_high)}")  # fmt: skip
+    kept_low, kept_high = kept_interval(calibration.count, promised)
+    if kept_low <= high and low <= kept_high:
+        also = "besides, it" if unlike else "a likely reason: the threshold"
+        told.append(f"{also} comes from {calibration.count} images, by the luck of which it may be anything from "
+                    f"{percent(kept_low)} to {percent(kept_high)}")  # fmt: skip
     return [what, *(told or ["the good images look like those the threshold comes from, in brightness, size, color and "
                              "name; the false alarms themselves may tell more"])]  # fmt: skip
 
@@ -60,5 +61,7 @@ def percent(rate: float) -> str:
 
 def looks_of_source(detector: Detector | Ensemble) -> Looks | None:
     """Give the looks of the images that a detector's threshold comes from, if its file tells them."""
-    about = (detector.members[0] if isinstance(detector, Ensemble) else detector).provenance
+    about = detector.provenance
+    if isinstance(detector, Ensemble):
+        about = detector.members[0].provenance | about
     return Looks(**about[SOURCE]) if SOURCE in about else None

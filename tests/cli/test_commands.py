@@ -16,6 +16,7 @@ from processes import start_command
 from fastcutpaste.cli import app
 from fastcutpaste.cli.predict import regions_told
 from fastcutpaste.reports.runs import claim
+from fastcutpaste.scoring.calibration import calibrated
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.intervals import rate_interval
 
@@ -59,7 +60,8 @@ def test_evaluate_measures_everything_and_draws_heat_maps(trained, category):
     low, high = result["intervals"]["image_auroc"]
     assert 0 <= low <= result["image_auroc"] <= high <= 1
     assert f"({low:.3f} to {high:.3f})" in text
-    assert f"{100 * result['promised']:.1f} % promised" in text
+    assert result["promised"] == 0.5  # one image was held out
+    assert "; 50.0 % promised)" in text
     assert Image.open(result["heat_maps"]).width > 300
     page = Path(result["report"]).read_text(encoding="utf-8")
     for shown in ("Evaluation of tile", "image ROC", "pixel ROC", "crack", "stain", f"{result['image_auroc']:.3f}"):
@@ -79,6 +81,24 @@ def test_evaluate_measures_everything_and_draws_heat_maps(trained, category):
     assert "1 image: 50 % at best, 5 % asked; 19 needed" in page
     images = json.loads(page.partition('id="images">')[2].partition("</script>")[0])
     assert_details_tell(predicted["results"], images)
+
+
+def test_evaluate_says_why_a_promise_may_be_broken_and_none_where_none_was_made(trained, category, tmp_path):
+    path = tmp_path / "d.safetensors"
+    lowest = Detector.load(trained[1]["detector"])
+    lowest.calibration = calibrated([0.0] * 200, 0.005)  # all images score higher
+    lowest.provenance["threshold_from"] |= {"images": 200, "sizes": {"9×9": 64}, "colors": {"color": 64}}
+    lowest.save(path)
+    result, text = run("evaluate", path, category)
+    assert result["notes"][0].startswith("more false alarms than the 0.5 % promised: 2 of 2 good images")
+    assert "2 of 2 are 64×80 px, as none of those" in result["notes"][1]
+    assert [line.removeprefix("note: ") for line in text.splitlines() if "note: " in line] == result["notes"]
+    page = Path(result["report"]).read_text(encoding="utf-8")
+    assert json.loads(page.partition('id="about">')[2].partition("</script>")[0])["notes"] == result["notes"]
+    run("calibrate", path, "--threshold", 0)
+    result, text = run("evaluate", path, category)
+    assert (result["promised"], result["notes"]) == (None, [])
+    assert "promised" not in text
 
 
 def assert_details_tell(results, images):

@@ -12,10 +12,15 @@ from small_detector import make_fitted
 from fastcutpaste.images.looks import Looks
 from fastcutpaste.reports.promise import SOURCE, compare_with_promise, looks_of_source
 from fastcutpaste.reports.runs import evaluate_scores
+from fastcutpaste.scoring.calibration import Calibration, calibrated
 
 
 def usual(images: int = 400) -> Looks:
     return Looks(images, 0.5, 0.02, {"6×8": 64}, {"grey": 64}, {"": images})
+
+
+def promising(rate: float, images: int = 400) -> Calibration:
+    return calibrated(torch.rand(images, generator=torch.Generator().manual_seed(0)), rate)
 
 
 def write_good(folder: Path, count: int = 40, grey: float = 0.5, prefix: str = "") -> list[Path]:
@@ -33,17 +38,17 @@ def results_of(alarms: int, good: int = 40) -> dict[str, Any]:
 
 @pytest.mark.parametrize("alarms", [0, 1, 2, 5])
 def test_nothing_is_said_where_chance_explains_what_came_and_no_file_is_read(alarms: int) -> None:
-    assert compare_with_promise(results_of(alarms), 0.05, [Path("missing.png")], usual()) == []
+    assert compare_with_promise(results_of(alarms), promising(0.05), [Path("missing.png")], usual()) == []
 
 
 def test_nothing_is_said_without_good_images_or_without_a_promise(tmp_path: Path) -> None:
     only_bad = evaluate_scores(torch.ones(3), ["crack"] * 3, 0.5, None, None)
-    assert compare_with_promise(only_bad, 0.05, [], usual()) == []
-    assert compare_with_promise(results_of(20), 1.0, write_good(tmp_path), usual()) == []
+    assert compare_with_promise(only_bad, promising(0.05), [], usual()) == []
+    assert compare_with_promise(results_of(20), Calibration(threshold=0.5), write_good(tmp_path), usual()) == []
 
 
 def test_more_alarms_on_darker_images_of_other_names_have_these_for_a_reason(tmp_path: Path) -> None:
-    said = compare_with_promise(results_of(20), 0.05, write_good(tmp_path, grey=0.4, prefix="b_"), usual())
+    said = compare_with_promise(results_of(20), promising(0.05), write_good(tmp_path, grey=0.4, prefix="b_"), usual())
     assert said[0] == (
         "more false alarms than the 5.0 % promised: 20 of 40 good images, 33.8 % to 66.2 % of all like them "
         "(at 95 % confidence)"
@@ -56,28 +61,28 @@ def test_more_alarms_on_darker_images_of_other_names_have_these_for_a_reason(tmp
 
 
 def test_few_held_out_images_are_a_reason_of_their_own(tmp_path: Path) -> None:
-    said = compare_with_promise(results_of(20), 0.2, write_good(tmp_path), usual(4))
+    said = compare_with_promise(results_of(20), promising(0.2, 4), write_good(tmp_path), usual(4))
     assert said[1:] == ["a likely reason: the threshold comes from 4 images, by the luck of which it may be anything "
                         "from 0.6 % to 60.2 %"]  # fmt: skip
-    *_, last = compare_with_promise(results_of(20), 0.2, write_good(tmp_path, grey=0.9), usual(4))
+    *_, last = compare_with_promise(results_of(20), promising(0.2, 4), write_good(tmp_path, grey=0.9), usual(4))
     assert last.startswith("besides, it comes from 4 images")
 
 
 def test_what_no_reason_is_seen_for_is_said_to_be_so(tmp_path: Path) -> None:
-    said = compare_with_promise(results_of(20), 0.05, write_good(tmp_path), usual())
+    said = compare_with_promise(results_of(20), promising(0.05), write_good(tmp_path), usual())
     assert len(said) == 2
     assert "look like those the threshold comes from" in said[1]
 
 
 def test_fewer_alarms_than_promised_are_told_as_such(tmp_path: Path) -> None:
-    said = compare_with_promise(results_of(0), 0.3, write_good(tmp_path), usual())
+    said = compare_with_promise(results_of(0), promising(0.3), write_good(tmp_path), usual())
     assert said[0].startswith("fewer false alarms than the 30.0 % promised: 0 of 40 good images, 0.0 % to 8.8 % of")
 
 
 def test_a_file_that_does_not_tell_its_images_looks_is_said_to_be_so(tmp_path: Path) -> None:
     detector = make_fitted()
     assert looks_of_source(detector) is None
-    said = compare_with_promise(results_of(20), 0.05, write_good(tmp_path), looks_of_source(detector))
+    said = compare_with_promise(results_of(20), promising(0.05), write_good(tmp_path), looks_of_source(detector))
     assert said[1:] == ["the detector's file does not tell how the images look that its threshold comes from"]
     detector.provenance |= {SOURCE: vars(usual())}
     assert looks_of_source(detector) == usual()
