@@ -227,7 +227,8 @@ def test_mistakes_end_in_one_line_and_leave_nothing(arguments, fragments, catego
     places["empty"].mkdir()
     places["foreign"].mkdir()
     (places["foreign"] / "thesis.txt").write_text("mine")
-    write_picture(places["broken"] / "half.png", draw_noise(40, 40))
+    for name in ("half", "one", "other"):
+        write_picture(places["broken"] / f"{name}.png", draw_noise(40, 40))
     half = (places["broken"] / "half.png").read_bytes()
     (places["broken"] / "half.png").write_bytes(half[: len(half) // 2])
     (tmp_path / "file.txt").write_text("text")
