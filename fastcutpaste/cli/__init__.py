@@ -12,7 +12,7 @@ from fastcutpaste.console import people
 from fastcutpaste.training.allocation import keep_freed_memory
 
 COMMANDS = {  # each in the module of its name, loaded when it is called: --help need not wait for torchvision
-    "demo": "Train, score and draw heat maps on a real texture with planted defects.",
+    "demo": "Train, score and look through a real texture with planted defects.",
     "train": "Train a detector on normal images.",
     "evaluate": "Measure a detector on labelled images.",
     "predict": "Score images and say which are defective.",

@@ -1,8 +1,8 @@
 """The embedded data set: crops of real photographs, with planted defects and their masks.
 
 The photographs ship inside scikit-image (brick, grass, gravel; 512 × 512 grey, CC0), so nothing is downloaded.
-Of a photograph the upper left gives the training crops, the lower left those for the threshold, the right all test
-crops: no pixel is in two of the three.
+A photograph is cut into 3 × 3 blocks, and three blocks each give the training crops, those for the threshold and the
+test crops: no pixel is in two of the three, and yet the three are alike, which a threshold needs to hold.
 """
 
 from pathlib import Path
@@ -12,14 +12,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 from skimage import data as photographs
 from torch import Tensor
 
 from fastcutpaste.files import written_whole
 from fastcutpaste.images.defects import Byte, plant_defect, to_bytes
+from fastcutpaste.images.folders import ImageSet
 
-TRAIN_ROWS = 320  # of 512; what is below them sets the threshold
-TRAIN_COLUMNS = 300  # of 512; the bricks fan out from the middle, so a mirrored left part has the slants of the right
+BLOCKS = 3  # along each side of a photograph
+# How crops of a block differ, in training and test alike: the less they are one picture, the more a share of them says.
+TURN = np.deg2rad(10)  # most, either way
+ZOOM = 1.1  # most, nearer or farther
+EXPOSURE = 0.1  # most, brighter or darker
 SMALLEST_SIZE = 48  # pixels; below it a crack is as wide as a stain
 
 
@@ -44,21 +49,22 @@ class DemoData(NamedTuple):
 def make_demo(
     texture: str = "brick",
     *,
-    size: int = 192,
+    size: int = 128,
     seed: int = 0,
     train_count: int = 200,
-    calibration_count: int = 40,
-    good_count: int = 20,
-    defect_count: int = 20,
+    calibration_count: int = 200,
+    good_count: int = 100,
+    defect_count: int = 80,
 ) -> DemoData:
     """Cut crops of a photograph and plant defects in some of those for testing.
 
-    Crops overlap, half of them are mirrored left to right, and the brightness of each is varied by up to 5 %, in
-    training and test alike. Crops of one part overlap heavily: 40 test images are far fewer independent pictures.
+    Which blocks are for what is drawn, one of each row and each column for each. Crops of a block overlap heavily,
+    so each is turned, magnified and exposed a little otherwise, and every second one mirrored left to right; 100 of
+    them are fewer independent pictures still.
 
     Args:
         texture: "brick", "grass" or "gravel".
-        size: side of the square images in pixels, 48 to 192.
+        size: side of the square images in pixels, 48 to 170, the side of a block.
         seed: not negative. The same seed gives the same data, bit for bit, with the same library versions.
         train_count: number of training images, at least 1.
         calibration_count: number of images for the threshold, at least 1.
@@ -82,18 +88,17 @@ def make_demo(
     if seed < 0:
         raise ValueError(f"make_demo: seed must not be negative, got {seed}")
     photograph: Byte = getattr(photographs, texture)()
-    parts = _split_photograph(photograph)
-    largest = min(min(part.shape) for part in parts)
+    largest = min(photograph.shape) // BLOCKS
     if not SMALLEST_SIZE <= size <= largest:
         raise ValueError(f"make_demo: size must be {SMALLEST_SIZE} to {largest} pixels, got {size}")
 
-    def cut(part: Byte, count: int) -> Byte:
-        return _vary_brightness(_cut_crops(part, count, size, random), random)  # (count, H, W)
+    def cut(blocks: list[Byte], count: int) -> Byte:
+        return _vary_brightness(_cut_crops(blocks, count, size, random), random)  # (count, H, W)
 
     random = np.random.default_rng([seed, list(TEXTURES).index(texture)])
-    train_part, calibration_part, test_part = parts
-    train, calibration = cut(train_part, train_count), cut(calibration_part, calibration_count)
-    good, clean = cut(test_part, good_count), cut(test_part, defect_count)
+    train_blocks, calibration_blocks, test_blocks = _deal_blocks(photograph, random)
+    train, calibration = cut(train_blocks, train_count), cut(calibration_blocks, calibration_count)
+    good, clean = cut(test_blocks, good_count), cut(test_blocks, defect_count)
     names = TEXTURES[texture]
     kinds = [names[index * len(names) // defect_count] for index in range(defect_count)]
     planted = [plant_defect(crop, kind, random) for crop, kind in zip(clean, kinds, strict=True)]
@@ -108,15 +113,18 @@ def make_demo(
     )
 
 
-def write_demo(data: DemoData, root: Path) -> None:
-    """Write the images as one category of MVTec AD: PNG files under train/, test/ and ground_truth/.
+def write_demo(data: DemoData, root: Path) -> ImageSet:
+    """Write the images as one category of MVTec AD 2: PNG files under train/, validation/, test/ and ground_truth/.
 
-    Files are train/good/000.png (those for the threshold last, as `hold_out` expects), test/<kind>/000.png and
+    Files are train/good/000.png, validation/good/000.png (those for the threshold), test/<kind>/000.png and
     ground_truth/<kind>/000_mask.png (0 and 255), numbered from zero within each kind.
 
     Args:
         data: from `make_demo`.
         root: a folder that is empty or does not exist yet.
+
+    Returns:
+        The test images, in the order of the data.
 
     Raises:
         FileExistsError: if the folder holds anything: old images beside new ones would mix two data sets.
@@ -124,40 +132,63 @@ def write_demo(data: DemoData, root: Path) -> None:
     root = Path(root)
     if root.exists() and any(root.iterdir()):
         raise FileExistsError(f"write_demo: an empty or new folder required, got {root}, which is not empty")
-    for number, image in enumerate(torch.cat([data.train, data.calibration])):
-        _write_png(image.permute(1, 2, 0).numpy(), root / "train" / "good" / f"{number:03d}.png")  # (H, W, 3)
+    for name, images in (("train", data.train), ("validation", data.calibration)):
+        for number, image in enumerate(images):
+            _write_png(image.permute(1, 2, 0).numpy(), root / name / "good" / f"{number:03d}.png")  # (H, W, 3)
+    paths: list[Path] = []
+    masks: list[Path | None] = []
     numbers = dict.fromkeys(data.kinds, 0)
     for image, mask, kind in zip(data.test, data.masks, data.kinds, strict=True):
         number = numbers[kind]
         numbers[kind] += 1
-        _write_png(image.permute(1, 2, 0).numpy(), root / "test" / kind / f"{number:03d}.png")  # (H, W, 3)
-        if kind != "good":
-            _write_png(mask.numpy() * np.uint8(255), root / "ground_truth" / kind / f"{number:03d}_mask.png")
+        paths.append(root / "test" / kind / f"{number:03d}.png")
+        masks.append(None if kind == "good" else root / "ground_truth" / kind / f"{number:03d}_mask.png")
+        _write_png(image.permute(1, 2, 0).numpy(), paths[-1])  # (H, W, 3)
+        if masks[-1] is not None:
+            _write_png(mask.numpy() * np.uint8(255), masks[-1])
+    return ImageSet(tuple(paths), data.kinds, tuple(masks))
 
 
-def _split_photograph(photograph: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Split (H, W) into the parts for training, for the threshold and for testing."""
-    left = photograph[:, :TRAIN_COLUMNS]
-    return left[:TRAIN_ROWS], left[TRAIN_ROWS:], photograph[:, TRAIN_COLUMNS:]
+def _deal_blocks(photograph: NDArray[Any], random: np.random.Generator) -> list[list[NDArray[Any]]]:
+    """Deal the blocks of (H, W) to training, threshold and testing.
 
-
-def _cut_crops(part: NDArray[Any], count: int, size: int, random: np.random.Generator) -> NDArray[Any]:
-    """Cut (count, size, size) crops of one part, spread evenly from top to bottom, each second one mirrored by chance.
-
-    Even spreading gives normal and defective test crops the same scenery, and so a steadier AUROC.
+    Each gets one block of every row and every column. Bricks fan out from the middle and grow downwards: were a block
+    dealt without regard to its place, one of the three could have all slants of one side to itself.
     """
-    rows, columns = part.shape[0] - size + 1, part.shape[1] - size + 1
-    tops = ((random.permutation(count) + random.random(count)) / count * rows).astype(int)
-    lefts = random.integers(columns, size=count)
-    steps = random.choice((-1, 1), size=count)  # left to right only: light and perspective come from above
-    return np.stack(
-        [part[y : y + size, x : x + size][:, ::step] for y, x, step in zip(tops, lefts, steps, strict=True)]
-    )
+    height, width = (length // BLOCKS for length in photograph.shape)
+    order, slope = random.permutation(BLOCKS), random.choice((1, 2))
+    dealt: list[list[NDArray[Any]]] = [[] for _ in range(BLOCKS)]
+    for row in range(BLOCKS):
+        for column in range(BLOCKS):
+            block = photograph[row * height : (row + 1) * height, column * width : (column + 1) * width]
+            dealt[order[(row + slope * column) % BLOCKS]].append(block)
+    return dealt
 
 
-def _vary_brightness(crops: Byte, random: np.random.Generator) -> Byte:
-    """Multiply each of (count, H, W) crops by its own factor, 0.95 to 1.05."""
-    factors = random.uniform(0.95, 1.05, len(crops))
+def _cut_crops(blocks: list[NDArray[Any]], count: int, size: int, random: np.random.Generator) -> NDArray[Any]:
+    """Cut (count, size, size) crops, as many of each block, each turned, magnified and mirrored by chance.
+
+    Mirrored left to right only: light and perspective come from above. A crop that would not lie within its block is
+    magnified more. Values are as the photograph's, between pixels.
+    """
+    grid = np.mgrid[:size, :size] - (size - 1) / 2  # (2, size, size) of y, x from the middle
+    crops = []
+    for i in range(count):
+        block = blocks[i % len(blocks)]
+        angle = random.uniform(-TURN, TURN)
+        turned = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        reach = (size - 1) / 2 * np.abs(turned).sum(1).max()  # pixels from the middle to the farthest row or column
+        scale = min(random.uniform(1 / ZOOM, ZOOM), (min(block.shape) - 1) / 2 / reach)
+        middle = [random.uniform(scale * reach, length - 1 - scale * reach) for length in block.shape]
+        places = np.einsum("ij,jhw->ihw", scale * turned, grid) + np.reshape(middle, (2, 1, 1))
+        crop = ndimage.map_coordinates(block, places, output=np.float64, order=1, mode="nearest")
+        crops.append(crop[:, :: random.choice((-1, 1))])
+    return np.stack(crops)
+
+
+def _vary_brightness(crops: NDArray[Any], random: np.random.Generator) -> Byte:
+    """Multiply each of (count, H, W) crops by a factor of its own; bytes."""
+    factors = random.uniform(1 - EXPOSURE, 1 + EXPOSURE, len(crops))
     return np.stack([to_bytes(crop * factor) for crop, factor in zip(crops, factors, strict=True)])
 
 

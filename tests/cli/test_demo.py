@@ -1,64 +1,88 @@
+import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from command_line import run
 from PIL import Image
 
+from fastcutpaste.cli import demo as command
 from fastcutpaste.images import defects, textures
+from fastcutpaste.images.decode import load_images
 from fastcutpaste.images.defects import DEFECTS, VISIBLE_LEVELS, plant_defect
+from fastcutpaste.images.folders import find_test_images, load_masks
 from fastcutpaste.images.textures import TEXTURES, DemoData, make_demo, write_demo
 
 
 def make_small(texture: str = "brick", seed: int = 0) -> DemoData:
-    return make_demo(texture, size=96, seed=seed, train_count=6, good_count=4, defect_count=8)
+    counts = {"train_count": 6, "calibration_count": 5, "good_count": 4, "defect_count": 8}
+    return make_demo(texture, size=96, seed=seed, **counts)
 
 
 def clean_crop(texture: str, size: int = 128) -> np.ndarray:
     return getattr(textures.photographs, texture)()[100 : 100 + size, 300 : 300 + size].copy()
 
 
-@pytest.mark.parametrize("size", [48, 120, 192])
-def test_no_pixel_is_in_two_of_training_calibration_and_test_crops(size: int) -> None:
-    numbered = np.arange(512 * 512).reshape(512, 512)  # each pixel its own number
-    parts = textures._split_photograph(numbered)
-    seen = np.zeros((3, 512 * 512), bool)
-    for k, part in enumerate(parts):
-        seen[k, textures._cut_crops(part, 60, size, np.random.default_rng(k))] = True
-    assert seen.sum(0).max() == 1
-    assert (seen.sum(1) >= size * size).all()
+def deal_numbered(seed: int = 0) -> list[np.ndarray]:
+    """The places (row, column) in a grid of 3 × 3 that go to training, threshold and testing."""
+    numbered = np.repeat(np.repeat(np.arange(9).reshape(3, 3), 170, 0), 170, 1)
+    dealt = textures._deal_blocks(np.pad(numbered, ((0, 2), (0, 2)), mode="edge"), np.random.default_rng(seed))
+    for block in (block for blocks in dealt for block in blocks):
+        assert block.shape == (170, 170)
+        assert (block == block[0, 0]).all()  # of one place alone: no pixel is in two blocks
+    return [np.array([divmod(int(block[0, 0]), 3) for block in blocks]) for blocks in dealt]
 
 
-def test_make_demo_cuts_training_and_test_crops_from_their_own_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    photograph = np.full((512, 512), 60, np.uint8)
-    photograph[textures.TRAIN_ROWS :] = 120
-    photograph[:, textures.TRAIN_COLUMNS :] = 180
-    monkeypatch.setattr(textures.photographs, "brick", lambda: photograph, raising=False)
+def test_each_block_is_dealt_once_and_each_part_gets_one_of_every_row_and_column() -> None:
+    deals = [deal_numbered(seed) for seed in range(30)]
+    for dealt in deals:
+        assert len({tuple(place) for places in dealt for place in places}) == 9
+        for places in dealt:
+            assert sorted(places[:, 0]) == sorted(places[:, 1]) == [0, 1, 2]
+    assert len({str(dealt) for dealt in deals}) == 12  # Latin squares
+
+
+def test_make_demo_cuts_training_threshold_and_test_crops_from_their_own_blocks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    levels = {}
+
+    def deal(photograph: np.ndarray, random: np.random.Generator) -> list[list[np.ndarray]]:
+        levels.update(zip(("train", "calibration", "test"), (40, 80, 160), strict=True))
+        return [[np.full((170, 170), level, np.uint8)] * 3 for level in levels.values()]
+
+    monkeypatch.setattr(textures, "_deal_blocks", deal)
     data = make_small()
     good = data.test[[kind == "good" for kind in data.kinds]]
-    assert data.calibration.min() >= 114
-    assert data.calibration.max() <= 126
-    assert data.train.min() >= 57  # 5 % below 60
-    assert data.train.max() <= 63
-    assert good.min() >= 171
-    assert good.max() <= 189
+    for name, crops in {"train": data.train, "calibration": data.calibration, "test": good}.items():
+        assert crops.min() >= round(levels[name] * (1 - textures.EXPOSURE))
+        assert crops.max() <= round(levels[name] * (1 + textures.EXPOSURE))
 
 
-def test_crops_are_windows_of_their_part_upright_or_mirrored() -> None:
-    part = np.arange(120 * 90).reshape(120, 90)
-    crops = textures._cut_crops(part, 40, 50, np.random.default_rng(0))
-    mirrored = [bool(crop[0, 0] > crop[0, 1]) for crop in crops]
-    for crop, is_mirrored in zip(crops, mirrored, strict=True):
-        upright = np.fliplr(crop) if is_mirrored else crop
-        y, x = divmod(int(upright[0, 0]), 90)
-        assert np.array_equal(upright, part[y : y + 50, x : x + 50])
-    assert 5 < sum(mirrored) < 35
+@pytest.mark.parametrize("size", [48, 128, 170])
+def test_crops_lie_in_their_block_turned_magnified_and_mirrored_by_chance(size: int) -> None:
+    side = 170
+    rows = np.repeat(np.arange(side, dtype=float)[:, None], side, 1)  # each pixel holds its row, or its column
+    down, across = (textures._cut_crops([block], 60, size, np.random.default_rng(0)) for block in (rows, rows.T))
+    assert down.min() >= 0
+    assert down.max() <= side - 1
+    steps_y, steps_x = down[:, 1, 0] - down[:, 0, 0], across[:, 1, 0] - across[:, 0, 0]  # pixels from row to row
+    scales, angles = np.hypot(steps_y, steps_x), np.arctan2(steps_x, steps_y)
+    assert np.abs(angles).max() <= textures.TURN
+    assert np.abs(angles).max() > 0.9 * textures.TURN
+    assert scales.max() <= textures.ZOOM
+    if size <= 128:  # a turned crop has room
+        assert scales.min() >= 1 / textures.ZOOM
+    mirrored = across[:, 0, 1] < across[:, 0, 0]
+    assert 15 < mirrored.sum() < 45
 
 
-def test_crops_are_spread_evenly_from_top_to_bottom() -> None:
-    part = np.repeat(np.arange(512)[:, None], 60, 1)  # each pixel holds its row
-    tops = np.sort(textures._cut_crops(part, 10, 50, np.random.default_rng(0))[:, 0, 0])
-    assert np.array_equal((tops + 0.5) // 46.3, np.arange(10))  # 463 places, one crop in each tenth of them
+def test_as_many_crops_come_from_each_block() -> None:
+    blocks = [np.full((60, 60), level, np.uint8) for level in (1, 2, 3)]
+    crops = textures._cut_crops(blocks, 10, 50, np.random.default_rng(0))
+    assert [int(level) for level in crops[:, 0, 0].round()] == [1, 2, 3, 1, 2, 3, 1, 2, 3, 1]
 
 
 @pytest.mark.parametrize("texture", TEXTURES)
@@ -88,7 +112,7 @@ def test_good_images_have_empty_masks_and_defective_ones_do_not() -> None:
 
 
 def test_defect_kinds_share_the_defective_images_evenly() -> None:
-    data = make_demo(size=64, train_count=1, good_count=1, defect_count=10)
+    data = make_demo(size=64, train_count=1, calibration_count=1, good_count=1, defect_count=10)
     counts = [data.kinds.count(kind) for kind in TEXTURES["brick"]]
     assert sum(counts) == 10
     assert max(counts) - min(counts) <= 1
@@ -179,17 +203,23 @@ def test_another_seed_gives_other_crops_and_defects() -> None:
 
 
 def test_training_images_do_not_depend_on_the_number_of_test_images() -> None:
-    few = make_demo(size=64, train_count=5, good_count=1, defect_count=1)
-    many = make_demo(size=64, train_count=5, good_count=3, defect_count=4)
+    few = make_demo(size=64, train_count=5, calibration_count=5, good_count=1, defect_count=1)
+    many = make_demo(size=64, train_count=5, calibration_count=6, good_count=3, defect_count=4)
     assert torch.equal(few.train, many.train)
 
 
 def test_written_folder_gives_the_same_data_back(tmp_path: Path) -> None:
     data = make_small()
     root = tmp_path / "brick"
-    write_demo(data, root)
-    train = [np.asarray(Image.open(path)) for path in sorted((root / "train" / "good").iterdir())]
-    assert torch.equal(torch.from_numpy(np.stack(train)).permute(0, 3, 1, 2), torch.cat([data.train, data.calibration]))
+    found = write_demo(data, root)
+    for name, images in (("train", data.train), ("validation", data.calibration)):
+        written = [np.asarray(Image.open(path)) for path in sorted((root / name / "good").iterdir())]
+        assert torch.equal(torch.from_numpy(np.stack(written)).permute(0, 3, 1, 2), images)
+    assert found.kinds == data.kinds
+    assert torch.equal(load_images(found.paths, (96, 96)).pixels, data.test)
+    assert torch.equal(torch.stack(load_masks(found)), data.masks)
+    again = find_test_images(root)
+    assert dict(zip(found.paths, found.masks, strict=True)) == dict(zip(again.paths, again.masks, strict=True))
     kinds = list(dict.fromkeys(data.kinds))
     assert sorted(path.name for path in (root / "test").iterdir()) == sorted(kinds)
     assert sorted(path.name for path in (root / "ground_truth").iterdir()) == sorted(set(kinds) - {"good"})
@@ -224,9 +254,9 @@ def test_unknown_texture_lists_the_names() -> None:
         make_demo("camera")
 
 
-@pytest.mark.parametrize("size", [47, 193, 256])
+@pytest.mark.parametrize("size", [47, 171, 256])
 def test_size_outside_the_parts_is_an_error(size: int) -> None:
-    with pytest.raises(ValueError, match=f"make_demo: size must be 48 to 192 pixels, got {size}"):
+    with pytest.raises(ValueError, match=f"make_demo: size must be 48 to 170 pixels, got {size}"):
         make_demo(size=size)
 
 
@@ -239,3 +269,23 @@ def test_an_empty_set_is_an_error(name: str) -> None:
 def test_negative_seed_is_an_error() -> None:
     with pytest.raises(ValueError, match="make_demo: seed must not be negative, got -1"):
         make_demo(seed=-1)
+
+
+def test_the_demo_ends_with_its_report_and_leaves_its_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    few = partial(make_demo, size=48, train_count=4, calibration_count=3, good_count=3, defect_count=4)
+    monkeypatch.setattr(command, "make_demo", few)
+    out = tmp_path / "out"
+    result, text = run("demo", "--out", out, "--steps", 2, "--seed", 3, "--device", "cpu")
+    assert text.splitlines()[-1] == f"look at {out / 'report.html'}"
+    assert "4 normal crops of brick to learn from, 3 to set the threshold on, 7 to test on" in text
+    assert "false alarms" in text
+    assert result["images"] == result["untrained"]["images"] == 7
+    assert (result["texture"], result["seed"]) == ("brick", 3)
+    assert all(math.isfinite(result[name]) for name in ("image_auroc", "pixel_auroc", "detection_rate"))
+    for name in ("report", "scores", "heat_maps"):
+        assert Path(result[name]).is_file()
+    again, _ = run("evaluate", out, out / "data", "--device", "cpu")  # the files are the images that were measured
+    assert again["image_auroc"] == pytest.approx(result["image_auroc"])
+    assert again["threshold"] == result["threshold"]
+    assert not list(out.glob("data/train/good/004.png"))
+    assert len(list(out.glob("data/validation/good/*.png"))) == 3
