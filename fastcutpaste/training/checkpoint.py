@@ -25,6 +25,10 @@ from fastcutpaste.training.loop import Training
 
 FORMAT = 2  # of the file; raised when older versions could no longer read it
 _KEY = "fastcutpaste-checkpoint"
+_PATIENCE = 3.0  # seconds in which a second signal is the same wish
+_WISHES = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]  # not all systems
 Facts = dict[str, Any]
 
 
@@ -150,12 +154,25 @@ class Keeper:
 
     @contextmanager
     def heeding(self) -> Iterator[None]:
-        """Take SIGINT and SIGTERM as a wish to stop after the step; a second one is obeyed at once."""
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        """Take SIGINT, SIGTERM and SIGHUP as a wish to stop after the step.
+
+        One that follows within 3 seconds is the same wish: batch systems, containers and `timeout` send two, to the
+        process and to its group. One that comes later is obeyed at once.
+        """
+        before = {number: signal.getsignal(number) for number in _WISHES}
+        heard = 0.0
 
         def note(number: int, _: object) -> None:
-            self.stop = number
-            signal.signal(number, before[signal.Signals(number)])
+            nonlocal heard
+            now = time.monotonic()
+            if not self.stop:
+                self.stop, heard = number, now
+                name = signal.Signals(number).name
+                told = f"{name}: stops after this step, and saves; once more in {_PATIENCE:g} s or later: at once\n"
+                os.write(2, told.encode())  # whatever is being printed just now
+            elif now - heard >= _PATIENCE:
+                signal.signal(number, before[signal.Signals(number)])
+                signal.raise_signal(number)
 
         for number in before:
             signal.signal(number, note)

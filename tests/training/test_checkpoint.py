@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -143,8 +144,8 @@ def test_limits_out_of_bounds_are_refused(tmp_path):
         Keeper(tmp_path, FACTS, steps=0)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_after_the_step_and_leaves(tmp_path, number):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_saves_after_the_step_and_leaves(tmp_path, number, capfd):
     keeper = Keeper(tmp_path / "c.safetensors", FACTS)
     training = Training(Tiny(), TASK, settings(9))
     before = signal.getsignal(number)
@@ -159,6 +160,41 @@ def test_a_signal_saves_after_the_step_and_leaves(tmp_path, number):
     assert stopped.value.number == number
     assert signal.getsignal(number) == before
     assert load_checkpoint(keeper.path)[0]["step"][0] == 3
+    assert f"{number.name}: stops after this step, and saves; once more in 3 s or later" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("then", [signal.SIGTERM, signal.SIGINT])
+def test_signals_at_nearly_the_same_time_are_one_wish(tmp_path, then, capfd):
+    keeper = Keeper(tmp_path / "c.safetensors", FACTS)
+
+    def interrupt(training):
+        if training.step == 3:
+            for number in (signal.SIGTERM, then, signal.SIGTERM):
+                os.kill(os.getpid(), number)
+                time.sleep(0.02)
+        keeper(training)
+
+    with pytest.raises(Stopped, match="stopped by SIGTERM at step 3"), keeper.heeding():
+        proceed(Training(Tiny(), TASK, settings(9)), draw_batches(), on_step=interrupt)
+    assert load_checkpoint(keeper.path)[0]["step"][0] == 3
+    assert capfd.readouterr().err.count("stops after this step") == 1
+
+
+def test_a_signal_that_comes_again_later_is_obeyed_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint_module, "_PATIENCE", 0.05)
+    keeper = Keeper(tmp_path / "c.safetensors", FACTS)
+    before = signal.getsignal(signal.SIGINT)
+
+    def insist():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+
+    with pytest.raises(KeyboardInterrupt), keeper.heeding():
+        insist()
+    assert signal.getsignal(signal.SIGINT) == before
+    assert not keeper.path.exists()
 
 
 def test_a_loss_that_is_not_finite_leaves_the_last_good_state(tmp_path):
