@@ -33,7 +33,7 @@ def cross_scores(unseen: Sequence[Unseen]) -> Tensor:
       rather too high: fewer false alarms than asked for, not more.
 
     Simulated with five detectors, 5 % asked and 20, 40, 100 and 320 normal images (`tests/scoring/test_cross.py`),
-    new images are called defective at a rate of 1 to 4 %; on the detectors' own scales at 17, 9, 4 and 4 %.
+    new images are called defective at a rate of 1 to 4 %; on the detectors' own scales at up to 17, 9, 4 and 4 %.
 
     Args:
         unseen: one for each detector, its images those that set its threshold; 2 of them at least, other ones or the

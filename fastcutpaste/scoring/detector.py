@@ -135,7 +135,7 @@ class Detector:
         """Fit the densities on normal images as they are, and set the threshold on others.
 
         A network scores the images it was trained on too low, so the threshold comes from images that neither the
-        network nor the density has seen; `hold_out` puts some aside.
+        network nor the density has seen; `hold_out` chooses some.
 
         Args:
             images: (N, 3, H, W), normal, not augmented, uint8 0–255 or floating point 0–1, of `config.size`.

@@ -96,6 +96,26 @@ def test_two_cameras_are_both_on_both_sides_in_every_fold():
     assert spans(hold_out(20)[1]) != spans(held_out)  # without names a camera is one image's luck
 
 
+def test_a_large_share_leaves_some_of_each_camera_to_learn_from():
+    for share in (0.6, 0.8, 0.9):
+        named = files(dark=16, bright=4)
+        learned, held_out = hold_out(named, share)
+        assert {prefix_of(named[i]) for i in learned.tolist()} == {"dark_", "bright_"}
+        assert len(held_out) == min(round(20 * share), 18)
+
+
+def test_of_more_kinds_than_are_held_out_images_some_are_not_represented():
+    named = files(**{f"k{chr(97 + i)}": 3 for i in range(26)})
+    _, held_out = hold_out(named, 0.1)
+    assert len(held_out) == len({prefix_of(named[i]) for i in held_out.tolist()}) == 8
+
+
+def test_folds_are_alike_in_number_though_kinds_are_small():
+    named = files(**{f"k{chr(97 + i)}": 6 for i in range(20)})
+    numbers = [len(hold_out(named, fold=fold)[1]) for fold in range(5)]
+    assert numbers == [24] * 5
+
+
 def test_kinds_are_held_out_by_their_share_whatever_their_numbers():
     chance = random.Random(0)
     for _ in range(300):
