@@ -108,6 +108,8 @@ def test_seeds_make_an_ensemble_that_evaluate_and_predict_score_together(tmp_pat
         "shufflenet_v2_x0_5",
         "--precision",
         "fp32",
+        "--hold-out",  # the demo has images of its own for the threshold
+        "blocks",
     )
     result, _ = run("train", tmp_path / "b", "--out", out, "--seeds", "3-4", *arguments)
     assert [row["detector"] for row in result["detectors"]] == [
