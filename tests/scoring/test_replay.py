@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.replay import Replayed
+from fastcutpaste.scoring.replay import _generator_kept as generator_kept  # before a fixture takes it away
 
 CPU = torch.device("cpu")
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -125,6 +126,36 @@ def test_a_detectors_work_replayed_is_that_of_each_batch(fitted: Detector, recor
     for batch, result in zip(batches, made, strict=True):
         torch.testing.assert_close(result, fast._scorer(SIZE)(batch))
     assert not torch.equal(made[-1], made[-2])
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_generator_gets_another_state_after_a_recording_that_fails(
+    fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[object] = []
+
+    class Generator:
+        def __init__(self, device: object = None) -> None: ...
+
+        def get_state(self) -> str:
+            return "seed and offset"
+
+        def graphsafe_get_state(self) -> str:
+            return "another"
+
+        def graphsafe_set_state(self, state: str) -> None:
+            done.append(state)
+
+        def set_state(self, state: str) -> None:
+            done.append(state)
+
+    monkeypatch.setattr(torch.cuda, "default_generators", (Generator(), None))
+    monkeypatch.setattr(torch, "Generator", Generator)
+    recording = generator_kept(torch.device("cuda", 0))
+    with pytest.raises(RuntimeError, match="recorded") if fails else nullcontext(), recording:
+        if fails:
+            raise RuntimeError("not recorded")
+    assert done == (["another", "seed and offset"] if fails else [])
 
 
 # With the real thing
