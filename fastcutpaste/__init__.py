@@ -1,4 +1,4 @@
-"""Batched CutPaste for anomaly detection: the op and the pretext tasks at once, detectors on first use.
+"""Batched CutPaste for anomaly detection: the op, the pretext tasks and detectors, each loaded on first use.
 
 Images are (B, C, H, W) tensors, uint8 0–255 or floating point 0–1, before normalization.
 """
@@ -6,26 +6,25 @@ Images are (B, C, H, W) tensors, uint8 0–255 or floating point 0–1, before n
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fastcutpaste.op.color import Jitter, normalize
-from fastcutpaste.op.paste import Pasted, paste, paste_normalized, random_crops
-from fastcutpaste.op.placement import Patches, draw, place_cutpaste, place_scar
-from fastcutpaste.transforms.baselines import Confetti, Cutout, QuarterTurn, Scar
-from fastcutpaste.transforms.foreground import OnForeground
-from fastcutpaste.transforms.patch import BaseAugmentation, CutPaste, CutPasteScar, OneOf
-from fastcutpaste.transforms.tasks import CutPaste3Way, PretextTask
-
-if TYPE_CHECKING:  # loaded on first use, below: the op needs torch alone
+if TYPE_CHECKING:  # loaded on first use, below: the op needs torch alone, and --help not even that
     from fastcutpaste.images.batches import image_batches
     from fastcutpaste.images.decode import load_images
     from fastcutpaste.images.folders import find_training_images
     from fastcutpaste.images.hold_out import hold_out
     from fastcutpaste.networks.backbone import Network, NetworkConfig
+    from fastcutpaste.op.color import Jitter, normalize
+    from fastcutpaste.op.paste import Pasted, paste, paste_normalized, random_crops
+    from fastcutpaste.op.placement import Patches, draw, place_cutpaste, place_scar
     from fastcutpaste.scoring.config import DetectorConfig
     from fastcutpaste.scoring.detector import Detector
     from fastcutpaste.scoring.ensemble import Ensemble
     from fastcutpaste.training.loop import train
     from fastcutpaste.training.recipe import train_network
     from fastcutpaste.training.step import TrainConfig
+    from fastcutpaste.transforms.baselines import Confetti, Cutout, QuarterTurn, Scar
+    from fastcutpaste.transforms.foreground import OnForeground
+    from fastcutpaste.transforms.patch import BaseAugmentation, CutPaste, CutPasteScar, OneOf
+    from fastcutpaste.transforms.tasks import CutPaste3Way, PretextTask
 
 __version__ = "0.1.0"
 
@@ -67,16 +66,37 @@ __all__ = [
 ]
 
 _ON_FIRST_USE = {
+    "BaseAugmentation": "transforms.patch",
+    "Confetti": "transforms.baselines",
+    "CutPaste": "transforms.patch",
+    "CutPaste3Way": "transforms.tasks",
+    "CutPasteScar": "transforms.patch",
+    "Cutout": "transforms.baselines",
     "Detector": "scoring.detector",
     "DetectorConfig": "scoring.config",
     "Ensemble": "scoring.ensemble",
+    "Jitter": "op.color",
     "Network": "networks.backbone",
     "NetworkConfig": "networks.backbone",
+    "OnForeground": "transforms.foreground",
+    "OneOf": "transforms.patch",
+    "Pasted": "op.paste",
+    "Patches": "op.placement",
+    "PretextTask": "transforms.tasks",
+    "QuarterTurn": "transforms.baselines",
+    "Scar": "transforms.baselines",
     "TrainConfig": "training.step",
+    "draw": "op.placement",
     "find_training_images": "images.folders",
     "hold_out": "images.hold_out",
     "image_batches": "images.batches",
     "load_images": "images.decode",
+    "normalize": "op.color",
+    "paste": "op.paste",
+    "paste_normalized": "op.paste",
+    "place_cutpaste": "op.placement",
+    "place_scar": "op.placement",
+    "random_crops": "op.paste",
     "train": "training.loop",
     "train_network": "training.recipe",
 }

@@ -293,6 +293,18 @@ else:
     run_python(code)
 
 
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("fastcutpaste.cli", ("torch", "numpy", "rich.progress")),  # all that --help loads
+        ("fastcutpaste.cli.predict", ("lightning_fabric", "torchvision", "matplotlib", "scipy", "torch._dynamo")),
+    ],
+)
+def test_commands_start_without_what_they_can_do_without(module, absent):
+    loaded = f"import sys, {module}; late = [name for name in {absent} if name in sys.modules]; assert not late, late"
+    run_python(loaded)
+
+
 def test_all_lists_every_public_name_once_in_order():
     """Both ways a name comes to be: at once, or on first use, from the module that a type checker is told."""
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))

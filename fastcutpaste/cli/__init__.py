@@ -5,7 +5,6 @@ import warnings
 from importlib import import_module
 
 import click
-import torch
 
 import fastcutpaste
 from fastcutpaste.console import people
@@ -68,7 +67,9 @@ def main() -> None:
         sys.exit(_complain(str(error), 1))
     except MemoryError as error:
         sys.exit(_complain(str(error) or "out of memory, try a smaller --batch or --size", 1))
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which --help does not load
+            raise
         sys.exit(_complain(f"out of memory, try a smaller --batch or --size: {error}", 1))
 
 

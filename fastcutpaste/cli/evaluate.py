@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from fastcutpaste.cli.options import DEVICE_OPTION, DEVICES_OPTION, finish, launched, load_scorer
+from fastcutpaste.cli.options import DEVICE_OPTION, DEVICES_OPTION, finish, load_scorer, processes
 from fastcutpaste.console import people
 from fastcutpaste.images.folders import find_test_images, load_masks
 from fastcutpaste.reports.promise import compare_with_promise, looks_of_source, percent
@@ -26,7 +26,7 @@ FIGURES = ("image_auroc", "pixel_auroc", "pro_auc", "false_positive_rate", "dete
 @DEVICES_OPTION
 def evaluate(run: Path, data: Path, out: Path | None, device: str, devices: int) -> None:
     """Measure the detector in RUN on labelled images: DATA/test/<kind>, with masks in DATA/ground_truth."""
-    fabric = launched(device, devices)
+    fabric = processes(device, devices)
     detector = load_scorer(run, fabric.device)
     found = find_test_images(data)
     if None in found.kinds:

@@ -2,17 +2,19 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import torch
-from lightning_fabric import Fabric
 
 from fastcutpaste.console import people
 from fastcutpaste.reports.runs import load_run
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import Ensemble
-from fastcutpaste.training.launch import Precision, make_fabric
+from fastcutpaste.training.launch import Alone, Precision, make_fabric, one_of_several
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 SEED_OPTION = click.option("--seed", default=0, show_default=True, help="Of weights, data order and augmentation.")
 DEVICE_OPTION = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
@@ -22,7 +24,12 @@ DEVICES_OPTION = click.option(
 )
 
 
-def launched(device: str, devices: int = 1, nodes: int = 1, precision: Precision = "auto") -> Fabric:
+def processes(device: str, devices: int = 1) -> "Fabric | Alone":
+    """Start the processes that --device and --devices ask for, where there is nothing to train."""
+    return Alone(device_named(device)) if devices == 1 and not one_of_several() else launched(device, devices)
+
+
+def launched(device: str, devices: int = 1, nodes: int = 1, precision: Precision = "auto") -> "Fabric":
     """Start the processes that --device, --devices and --num-nodes ask for; the first alone speaks."""
     fabric = make_fabric(device_named(device), precision, devices, nodes)
     fabric.launch()

@@ -6,12 +6,11 @@ from typing import Any
 import click
 from torch import Tensor
 
-from fastcutpaste.cli.options import DEVICE_OPTION, DEVICES_OPTION, finish, launched, load_scorer
+from fastcutpaste.cli.options import DEVICE_OPTION, DEVICES_OPTION, finish, load_scorer, processes
 from fastcutpaste.console import people
 from fastcutpaste.images.decode import load_images
 from fastcutpaste.images.folders import find_test_images
 from fastcutpaste.reports.page import Shown
-from fastcutpaste.reports.pictures import write_heat_maps
 from fastcutpaste.reports.runs import heat_range, score_files, write_report
 from fastcutpaste.reports.thumbnails import show
 from fastcutpaste.scoring.calibration import Decision
@@ -34,7 +33,7 @@ def predict(
     run: Path, images: tuple[Path, ...], heatmaps: Path | None, report: Path | None, device: str, devices: int
 ) -> None:
     """Score IMAGES (files or folders) with the detector in RUN and say which are defective, and where."""
-    fabric = launched(device, devices)
+    fabric = processes(device, devices)
     detector = load_scorer(run, fabric.device)
     if heatmaps is not None and detector.config.patch is None:
         raise ValueError("predict --heatmaps: a detector trained on patches required, got one of whole images")
@@ -79,6 +78,8 @@ def _told(
     if heat is not None:  # boxes in pixels of the file
         told["regions"] = [region._asdict() for region in find_regions(heat, detector.threshold)]
     if heat is not None and picture is not None:
+        from fastcutpaste.reports.pictures import write_heat_maps  # Matplotlib takes a second
+
         low, high = heat_range(detector)
         title = f"{path.name}  {decision.score:.1f}  {decision.text}"
         write_heat_maps([load_images([path], size).pixels[0]], [heat], picture, low=low, high=high, titles=[title])

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from fastcutpaste.networks.convolution import SmallConvolutions
 from fastcutpaste.networks.patchnet import PatchNet
@@ -73,7 +71,7 @@ class Network(nn.Module):
         self.config = config or NetworkConfig()
         self.backbone = _make_backbone(self.config, weights)
         mean, std = _normalization(self.backbone)
-        resnet = isinstance(self.backbone, torchvision.models.ResNet)
+        resnet = type(self.backbone).__module__ == "torchvision.models.resnet"
         if self.config.stage is not None:
             self.backbone = _cut_at(self.backbone, self.config.stage)
         arrange_stem(self.backbone, resnet)
@@ -139,16 +137,25 @@ def _pooled(features: Tensor) -> Tensor:
 
 def _make_backbone(config: NetworkConfig, weights: str | Path | None) -> nn.Module:
     name, imagenet = config.backbone, weights == "imagenet"
-    build: Callable[..., nn.Module]
-    names = torchvision.models.list_models(module=torchvision.models)
     backbone: nn.Module
     if name == "patchnet":
         if imagenet:
             raise ValueError("weights: a local file or none required for patchnet, got 'imagenet'")
         backbone = PatchNet(config.patch)
-    elif name in names:
-        build, pretrained = torchvision.models.get_model, {"weights": "DEFAULT" if imagenet else None}
-        backbone = _without_classifier(build(name, **pretrained))
+    else:
+        backbone = _library_backbone(name, imagenet)
+    if weights is not None and not imagenet:
+        _load_weights(backbone, Path(weights))
+    return backbone
+
+
+def _library_backbone(name: str, imagenet: bool) -> nn.Module:
+    import torchvision  # a second and a half, which PatchNet can do without
+
+    names = torchvision.models.list_models(module=torchvision.models)
+    if name in names:
+        build: Callable[..., nn.Module] = torchvision.models.get_model
+        backbone = _without_classifier(build(name, weights="DEFAULT" if imagenet else None))
     else:
         timm = _timm()
         if timm is None or not timm.is_model(name):
@@ -157,8 +164,6 @@ def _make_backbone(config: NetworkConfig, weights: str | Path | None) -> nn.Modu
             more = "" if timm else "; for timm's models: pip install 'fastcutpaste[timm]'"
             raise ValueError(f"backbone: a model of torchvision or timm required (near: {near}), got {name!r}{more}")
         backbone = timm.create_model(name, pretrained=imagenet, num_classes=0)
-    if weights is not None and not imagenet:
-        _load_weights(backbone, Path(weights))
     return backbone
 
 
@@ -192,6 +197,8 @@ def _without_classifier(backbone: nn.Module) -> nn.Module:
 
 
 def _cut_at(backbone: nn.Module, stage: str) -> nn.Module:
+    from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
     nodes = get_graph_node_names(backbone)[1]
     if stage not in nodes and not any(node.startswith(f"{stage}.") for node in nodes):
         stages = ", ".join(dict.fromkeys(node.split(".")[0] for node in nodes))

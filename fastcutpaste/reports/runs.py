@@ -4,10 +4,9 @@ import csv
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 import fastcutpaste
@@ -16,7 +15,6 @@ from fastcutpaste.files import written_whole
 from fastcutpaste.images.decode import load_images
 from fastcutpaste.images.folders import ImageSet
 from fastcutpaste.reports.page import Shown, write_page
-from fastcutpaste.reports.pictures import write_heat_maps
 from fastcutpaste.reports.thumbnails import show
 from fastcutpaste.scoring.calibration import Decision
 from fastcutpaste.scoring.dense import resize_map, score_maps
@@ -32,7 +30,10 @@ from fastcutpaste.scoring.metrics import (
     pro_curve,
     roc_curve,
 )
-from fastcutpaste.training.launch import gathered, share_of
+from fastcutpaste.training.launch import Alone, gathered, share_of
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 DETECTOR_FILE = "detector.safetensors"
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -114,7 +115,7 @@ def load_run(run: Path, device: torch.device) -> Detector | Ensemble:
 
 
 def score_paths(
-    detector: Detector | Ensemble, paths: Sequence[Path], fabric: Fabric
+    detector: Detector | Ensemble, paths: Sequence[Path], fabric: "Fabric | Alone"
 ) -> tuple[list[Scored], list[tuple[int, int]]]:
     """Score image files, each in one of the processes.
 
@@ -297,6 +298,8 @@ def draw_examples(
     """Draw a few heat maps of each kind, spread over the images given: not the best, not the worst."""
     low, high = heat_range(detector)
     chosen = _examples(kinds)
+    from fastcutpaste.reports.pictures import write_heat_maps  # Matplotlib takes a second
+
     write_heat_maps(
         [image_at(i) for i in chosen],
         [maps[i] for i in chosen],

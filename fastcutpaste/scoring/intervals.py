@@ -1,7 +1,6 @@
 """Intervals: how far a rate or an area measured on so many images may lie from that of all images like them."""
 
 import numpy as np
-from scipy.special import betaincinv
 
 from fastcutpaste.scoring.metrics import Values, image_auroc, split_scores
 
@@ -26,6 +25,8 @@ def rate_interval(events: int, count: int, confidence: float = CONFIDENCE) -> tu
     Source: Clopper, Pearson, "The Use of Confidence or Fiducial Limits Illustrated in the Case of the Binomial",
         Biometrika 1934.
     """
+    from scipy.special import betaincinv  # a third of a second, which `predict` can do without
+
     if not 0 <= events <= count or count < 1:
         raise ValueError(f"rate_interval: 0 to count events of at least 1 required, got {events} of {count}")
     _check_confidence("rate_interval", confidence)
@@ -100,6 +101,8 @@ def kept_interval(count: int, promised: float, confidence: float = CONFIDENCE) -
     Source: Vovk, "Conditional Validity of Inductive Conformal Predictors", ACML 2012: of rank k among n scores, a share
         of Beta(n + 1 - k, k).
     """
+    from scipy.special import betaincinv  # a third of a second, which `predict` can do without
+
     places = int(promised * (count + 1) + 1e-9)  # n + 1 - k
     if not 1 <= places <= count:
         raise ValueError(f"kept_interval: a rate from 1 / {count + 1} to below 1 required, got {promised}")
