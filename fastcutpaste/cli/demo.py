@@ -33,7 +33,7 @@ PATCH = 32  # pixels, as wide as a brick
 @click.option("--texture", type=click.Choice(list(TEXTURES)), default="brick", show_default=True)
 @SEED_OPTION
 @click.option("--out", type=click.Path(path_type=Path), default=Path("fastcutpaste-demo"), show_default=True)
-@click.option("--steps", default=1000, show_default=True, help="Updates of the network.")
+@click.option("--steps", default=1500, show_default=True, help="Updates of the network.")
 @DEVICE_OPTION
 def demo(texture: str, seed: int, out: Path, steps: int, device: str) -> None:
     """Train, score and look through a real texture with planted defects, in a few minutes.
