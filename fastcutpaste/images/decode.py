@@ -109,7 +109,7 @@ def decode(path: Path, near: tuple[int, int] | None) -> tuple[Image.Image, tuple
     With `near`, a (height, width), a far larger JPEG comes reduced, still at least twice as large each way.
     """
     notes = []
-    with _opened(path) as image:
+    with opened(path) as image:
         if getattr(image, "n_frames", 1) > 1:
             notes.append(_MORE_PAGES)
         bits = _bits(image)
@@ -146,7 +146,7 @@ def peek(path: Path) -> tuple[tuple[int, int], str]:
     Raises:
         ValueError: as by `read_image`; broken pixels go unseen.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         # Pillow gives a TIFF's size upright, and decodes a whole PNG to look for an orientation behind its pixels.
         looked_for = image.format == "JPEG" or (image.format == "PNG" and "exif" in image.info)
         turned = looked_for and image.getexif().get(_ORIENTATION, 1) in _TURNED
@@ -162,21 +162,8 @@ def _bits(image: Image.Image) -> int:
     return 16 if ";16" in layouts and ";16S" not in layouts and ";16BS" not in layouts else 8
 
 
-def read_mask(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """Read a mask, bool (H, W), by the rule that `load_masks` gives."""
-    with _opened(path) as image:
-        lossy = image.format not in ("BMP", "PNG", "TIFF")
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        values = np.asarray(image if image.mode[0] in "LIF" and image.mode != "LA" else image.convert("RGB"))
-    values = values if values.ndim == 2 else values.max(axis=2)  # (H, W, 3) -> (H, W)
-    half = np.iinfo(values.dtype).max // 2 if values.dtype.kind in "iu" else 0
-    above = values > half
-    return above if lossy or above.any() else values > 0
-
-
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path) -> Iterator[Image.Image]:
     """Open an image file; let every failure, here or in the block, name the file."""
     try:
         with Image.open(path, formats=_FORMATS) as image:

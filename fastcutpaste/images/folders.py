@@ -1,248 +1,292 @@
-"""Data sets: image folders, the MVTec layout, and their masks."""
+"""Data sets: which images of a folder are normal, which are to be tested, of which kind, with which mask.
 
-import re
-import unicodedata
+Folders `train` and `test` say so (MVTec AD, AD 2 and LOCO, BTAD, MPDD, KolektorSDD2); `labelled` reads layouts that
+do not divide their images; all else is a plain folder of normal, or of unlabelled, images.
+"""
+
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
+from fastcutpaste.images.image_set import ImageSet, all_of_kind, joined, load_masks
+from fastcutpaste.images.labelled import Labelled, by_masks, kinds_in, masks_beside, read_labelled
+from fastcutpaste.images.masks import masks_among, pair_masks
+from fastcutpaste.images.tree import (
+    EXTENSIONS,
+    folder_named,
+    folders_in,
+    holdings,
+    holds_masks,
+    images_directly_in,
+    images_in,
+    is_bad,
+    is_good,
+    some_of,
+)
 
-from fastcutpaste.images.decode import decode, in_threads, read_mask
+__all__ = ["EXTENSIONS", "ImageSet", "find_calibration_images", "find_test_images", "find_training_images",
+           "label_images", "layout_of", "load_masks"]  # fmt: skip
 
-EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """Image files with what is known of each: its kind ("good", a defect's name, None if unknown) and its mask."""
-
-    paths: tuple[Path, ...]
-    kinds: tuple[str | None, ...]
-    masks: tuple[Path | None, ...]
-
-    def __post_init__(self) -> None:
-        if not len(self.paths) == len(self.kinds) == len(self.masks):
-            came = f"{len(self.paths)} paths, {len(self.kinds)} kinds, {len(self.masks)} masks"
-            raise ValueError(f"ImageSet: one kind and one mask (or None) per path required, got {came}")
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    @property
-    def labels(self) -> Tensor:
-        """Which images are defective, bool (N,). Raises ValueError if the kind of any image is unknown."""
-        unknown = [path for path, kind in zip(self.paths, self.kinds, strict=True) if kind is None]
-        if unknown:
-            raise ValueError(f"ImageSet: a kind for every image required, got none for {unknown[0]}")
-        return torch.tensor([kind != "good" for kind in self.kinds], dtype=torch.bool)
-
-    @property
-    def has_masks(self) -> bool:
-        """Whether the defective images come with masks (then each of them has one)."""
-        return any(mask is not None for mask in self.masks)
+_TRAIN, _TEST, _VALIDATION = ("train", "training"), ("test", "test_public", "testing"), ("validation", "val", "valid")
 
 
 def find_training_images(root: str | Path) -> ImageSet:
-    """List the normal images of an MVTec category (`root/train/good/*`), or those directly in a plain folder.
+    """List the normal images of a category (`root/train/good/*`), or those of a plain folder.
 
-    Hidden files, other file types and deeper folders are passed over. Names are sorted as people count: 2 before 10.
+    Folders in these count as well. Hidden files and other file types are passed over. Names are sorted as people count:
+    2 before 10. Any usual word for good, in any case, is as good as "good".
 
     Args:
-        root: the folder.
+        root: the folder, or a CSV file with a column path and, as far as known, label, mask and split.
 
     Returns:
         All images, of kind "good", without masks.
 
     Raises:
-        ValueError: no folder, no images in it, `train` or `test` without `train/good`, a folder of categories.
+        ValueError: no folder, no images in it, `train` or `test` without `train/good`, a folder of categories, masks
+            among the images, defective images in a plain folder.
     """
-    who, root = "find_training_images", Path(root)
-    _check_folder(who, root)
-    good = root / "train" / "good"
-    if good.is_dir():
-        paths = _images_in(good)
-        if not paths:
-            raise ValueError(f"{who}: images ({' '.join(EXTENSIONS)}) required in {good}, got none")
-    elif (root / "train").is_dir() or (root / "test").is_dir():
-        came = f"train with {_holdings(root / 'train')}" if (root / "train").is_dir() else _holdings(root)
-        raise ValueError(f"{who}: a folder train/good required in {root}, got {came}")
-    else:
-        paths = _plain_images(who, root)
-    return ImageSet(paths, ("good",) * len(paths), (None,) * len(paths))
+    root = Path(root)
+    labelled = _labelled(root)
+    if labelled is not None:
+        return labelled.part(root, "train")
+    train = folder_named(root, *_TRAIN)
+    if train is not None or folder_named(root, *_TEST) is not None:
+        return _normal_of(root, train)
+    paths = _plain_images(root)
+    folders = folders_in(root)
+    if any(is_bad(folder.name) for folder in folders) or (
+        any(is_good(folder.name) for folder in folders) and images_directly_in(root)
+    ):
+        raise ValueError(f"{root}: folders of good and of defective images required, or images of one kind, got "
+                         f"{holdings(root)}; pass one of the folders")  # fmt: skip
+    _refuse_masks(root, paths)
+    return all_of_kind(paths, "good")
 
 
 def find_calibration_images(root: str | Path) -> ImageSet | None:
     """List the normal images that a category keeps to set thresholds on, `root/validation/good/*`, as MVTec AD 2 does.
 
     Returns:
-        The images, of kind "good", without masks; None if there is no such folder, or none beside `train/good`.
+        The images, of kind "good", without masks; None if there is no such folder, or none beside `train`.
 
     Raises:
-        ValueError: no images in it.
+        ValueError: no images in it, masks among them.
     """
-    good = Path(root) / "validation" / "good"
-    if not good.is_dir() or not (Path(root) / "train" / "good").is_dir():
+    root = Path(root)
+    labelled = _labelled(root)
+    if labelled is not None:
+        return labelled.part(root, "validation") if "validation" in labelled.splits else None
+    validation = folder_named(root, *_VALIDATION)
+    if validation is None or folder_named(root, *_TRAIN) is None:
         return None
-    paths = _images_in(good)
-    if not paths:
-        raise ValueError(f"find_calibration_images: images ({' '.join(EXTENSIONS)}) required in {good}, got none")
-    return ImageSet(paths, ("good",) * len(paths), (None,) * len(paths))
+    good = [folder for folder in folders_in(validation) if is_good(folder.name)]
+    return _normal_in(good) if good else None
 
 
 def find_test_images(root: str | Path) -> ImageSet:
-    """List the test images of an MVTec category with their masks, or the unlabelled images of a folder or file.
+    """List the test images of a category with their masks, or the unlabelled images of a folder or file.
 
-    MVTec layout is `root/test/<kind>/<name>.*`, with masks `root/ground_truth/<kind>/<name>_mask.*` or `<name>.*`.
-    Without the folder `ground_truth` there are no masks; with it every defective image needs its own, and
-    `ground_truth/good` is not looked at. An image of a plain folder or a single file has neither kind nor mask.
+    They are `root/test/<kind>/<name>.*`, with masks `root/ground_truth/<kind>/<name>_mask.*` or `<name>.*`, or several
+    in a folder `<name>`, or beside the images. Without any there are no masks; with some every defective image needs
+    its own, and those of good images are not looked at. Where images lie in `test` itself, each has a mask, which is
+    black for a good one. An image of a plain folder or a single file has neither kind nor mask.
 
     Args:
-        root: the category's folder, a plain folder of images, or one image file.
+        root: the category's folder, a plain folder of images, one image file, or a CSV file as for training.
 
     Returns:
-        The images, kind by kind, sorted as people count.
+        The images, kind by kind, sorted as people count. A warning says if none of them is good.
 
     Raises:
         ValueError: nothing there, no images, an empty kind, masks and images that do not pair up.
     """
-    who, root = "find_test_images", Path(root)
-    if root.is_file():
+    root = Path(root)
+    if root.is_file() and root.suffix.lower() != ".csv":
         if root.suffix.lower() not in EXTENSIONS:
-            raise ValueError(f"{who}: an image ({' '.join(EXTENSIONS)}) or a folder required, got {root}")
-        return ImageSet((root,), (None,), (None,))
-    _check_folder(who, root)
-    test, truth = root / "test", root / "ground_truth"
-    if not test.is_dir():
-        if (root / "train").is_dir() or truth.is_dir():
-            raise ValueError(f"{who}: a folder test/<kind> required in {root}, got {_holdings(root)}")
-        paths = _plain_images(who, root)
-        return ImageSet(paths, (None,) * len(paths), (None,) * len(paths))
-
-    found: list[tuple[Path, str, Path | None]] = []
-    folders = _folders_in(test)
-    if not folders:
-        raise ValueError(f"{who}: folders test/good and test/<defect> required in {root}, got {_holdings(test)}")
-    for folder in folders:
-        images = _images_in(folder)
-        if not images:
-            raise ValueError(f"{who}: images ({' '.join(EXTENSIONS)}) required in {folder}, got none")
-        paired = folder.name != "good" and truth.is_dir()
-        masks = _pair_masks(who, images, truth / folder.name) if paired else (None,) * len(images)
-        found += [(image, folder.name, mask) for image, mask in zip(images, masks, strict=True)]
-    for folder in _folders_in(truth) if truth.is_dir() else ():
-        if folder.name not in {"good", *(kind.name for kind in folders)} and _images_in(folder):
-            raise ValueError(f"{who}: an image for each mask required, got {folder} and no {test / folder.name}")
-    return ImageSet(
-        tuple(path for path, _, _ in found), tuple(kind for _, kind, _ in found), tuple(m for _, _, m in found)
-    )
+            raise ValueError(f"{root}: an image ({' '.join(EXTENSIONS)}), a folder or a CSV file required")
+        return all_of_kind((root,), None)
+    labelled = _labelled(root)
+    if labelled is not None:
+        return _told_if_none_is_good(root, labelled.part(root, "test"))
+    test = folder_named(root, *_TEST)
+    if test is not None:
+        return _told_if_none_is_good(test, _tested(root, test))
+    train = folder_named(root, *_TRAIN)
+    if train is not None or folder_named(root, "ground_truth") is not None:
+        raise ValueError(f"{root}: a folder test/<kind> required in {root}, got {holdings(root)}")
+    paths = _plain_images(root)
+    masks = masks_among(paths, root)
+    if masks:
+        warnings.warn(f"{root}: {len(masks)} masks among the images are passed over: {some_of(list(masks))}",
+                      stacklevel=2)  # fmt: skip
+    return all_of_kind([path for path in paths if path not in masks], None)
 
 
-def _pair_masks(who: str, images: Sequence[Path], folder: Path) -> tuple[Path, ...]:
-    """Find each image's mask in `folder`, `<name>_mask.*` before `<name>.*`; every mask must be used just once."""
-    available: dict[str, Path] = {}
-    for mask in _images_in(folder) if folder.is_dir() else ():
-        other = available.setdefault(_stem(mask), mask)
-        if other != mask:
-            raise ValueError(f"{who}: one mask per image required, got {other} and {mask.name}")
-    owners: dict[Path, Path] = {}
-    for image in images:
-        stem = _stem(image)
-        found = available.get(f"{stem}_mask") or available.get(stem)
-        if found is None:
-            required = f"{image.stem}_mask.* or {image.stem}.*"
-            raise ValueError(f"{who}: a mask {required} required in {folder}, got none for {image}")
-        if found in owners:
-            raise ValueError(f"{who}: a mask of its own per image required, {owners[found]} and {image} share {found}")
-        owners[found] = image
-    for mask in available.values():
-        if mask not in owners:
-            raise ValueError(f"{who}: an image for each mask required, got none in {images[0].parent} for {mask}")
-    return tuple(owners)  # in the order of the images
-
-
-def _check_folder(who: str, root: Path) -> None:
-    """Refuse a root that is no folder, and a folder of MVTec categories."""
-    if not root.is_dir():
-        raise ValueError(f"{who}: a folder of images required, {root} {'is a file' if root.exists() else 'is missing'}")
-    if not (root / "train").is_dir() and not (root / "test").is_dir():
-        categories = [folder.name for folder in _folders_in(root) if (folder / "train" / "good").is_dir()]
-        if categories:
-            raise ValueError(f"{who}: one category required, {root} holds {', '.join(categories)}: pass one of them")
-
-
-def _plain_images(who: str, root: Path) -> tuple[Path, ...]:
-    """List the images directly in a folder; refuse a folder without any."""
-    paths = _images_in(root)
-    if not paths:
-        raise ValueError(f"{who}: images ({' '.join(EXTENSIONS)}) required in {root}, got {_holdings(root)}")
-    return paths
-
-
-def _images_in(folder: Path) -> tuple[Path, ...]:
-    """List the image files of one folder in natural order. Broken links stay: reading them says what is wrong."""
-    names = (path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS and not path.name.startswith("."))
-    return tuple(sorted((p for p in names if p.is_file() or (p.is_symlink() and not p.exists())), key=_natural))
-
-
-def _folders_in(folder: Path) -> list[Path]:
-    """List the visible folders of one folder in natural order."""
-    return sorted((p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), key=_natural)
-
-
-def _holdings(folder: Path) -> str:
-    """Tell what a folder holds, for an error message."""
-    names = [path.name + "/" * path.is_dir() for path in sorted(folder.iterdir(), key=_natural)]
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "") or "an empty folder"
-
-
-def _natural(path: Path) -> tuple[list[str | int], str]:
-    """Give a sorting key that counts: 2.png before 10.png; letters in any case; the name itself breaks ties."""
-    parts = re.split("([0-9]+)", path.name.casefold())  # text and digits in turn, so like is compared with like
-    return [int(part) if part.isdecimal() and part.isascii() else part for part in parts], path.name
-
-
-def _stem(path: Path) -> str:
-    """Give the name without its extension; é is one letter, however the file system spells it."""
-    return unicodedata.normalize("NFC", path.stem)
-
-
-def load_masks(images: ImageSet, sizes: Sequence[tuple[int, int]] | None = None) -> list[Tensor]:
-    """Read the masks of labelled images at their original sizes; a good image's is all False.
-
-    A pixel is defective where any channel is above half of the type's range (above 127 of 255), which drops the grey
-    fringe that JPEG once left in a mask. If a lossless mask has no such pixel, its numbers count classes (0 and 1, or
-    0 to the number of classes): then every pixel that is not 0 is defective.
+def label_images(good: Sequence[Path], bad: Sequence[Path], masks: Path | None = None) -> ImageSet:
+    """Label the images of folders or single files by hand.
 
     Args:
-        images: N images, each with a kind, each defective one with a mask.
-        sizes: their (height, width), as `load_images` gives; without it every image is decoded again to know.
-
-    Returns:
-        N masks, bool (H_i, W_i).
+        good: where good images are.
+        bad: where defective ones are; the kind is a folder's name.
+        masks: folder with a mask for each of the latter, named as their images.
 
     Raises:
-        ValueError: an image without a kind, a defective one without a mask, a mask that cannot be read or is of
-            another size than its image.
+        ValueError: no images in one of them, masks that do not pair up.
     """
-    defective = images.labels.tolist()
-    for path, mask, is_defective in zip(images.paths, images.masks, defective, strict=True):
-        if is_defective and mask is None:
-            raise ValueError(f"load_masks: a mask for every defective image required, got none for {path}")
-    if sizes is None:
-        sizes = in_threads("load_masks", lambda path: decode(path, None)[1], images.paths, None, False)
-    if len(sizes) != len(images):
-        raise ValueError(f"load_masks: one size per image required, got {len(sizes)} for {len(images)} images")
+    sets = []
+    for number, place in enumerate((*good, *bad)):
+        kind = "good" if number < len(good) else place.name if place.is_dir() else place.parent.name
+        paths = find_paths(place)
+        beside = {} if place.is_file() else masks_among(paths, place)
+        images = tuple(path for path in paths if path not in beside)
+        if number < len(good):
+            _refuse_masks(place, paths)
+            sets.append(all_of_kind(images, "good"))
+            continue
+        kind = f"{kind} (bad)" if is_good(kind) else kind
+        found = masks_beside(images, beside) if masks is None else (None,) * len(images)
+        sets.append(ImageSet(images, (kind,) * len(images), found))
+    found_set = joined(sets)
+    if masks is not None:
+        if not masks.is_dir():
+            raise ValueError(f"--masks: a folder required, {masks} {'is a file' if masks.exists() else 'is missing'}")
+        places = [place if place.is_dir() else place.parent for place in bad]
+        if len(set(places)) == 1:
+            images = tuple(p for p, kind in zip(found_set.paths, found_set.kinds, strict=True) if kind != "good")
+            pairs = dict(zip(images, pair_masks(images, masks, places[0]), strict=True))
+        else:
+            pairs = {}
+            for place in dict.fromkeys(places):
+                images = tuple(p for p in found_set.paths if place in p.parents)
+                own = folder_named(masks, place.name.casefold())
+                if own is None:
+                    raise ValueError(f"--masks: a folder {place.name} for the images of {place} required in {masks}, "
+                                     f"got {holdings(masks)}")  # fmt: skip
+                pairs |= dict(zip(images, pair_masks(images, own, place), strict=True))
+        found_set = ImageSet(found_set.paths, found_set.kinds, tuple(pairs.get(path) for path in found_set.paths))
+    return found_set
 
-    def load(item: tuple[Path, Path | None, tuple[int, int]]) -> Tensor:
-        path, mask_path, (height, width) = item
-        if mask_path is None:
-            return torch.zeros(height, width, dtype=torch.bool)
-        mask = read_mask(mask_path)
-        if mask.shape != (height, width):
-            came = f"{mask_path} is {mask.shape[0]}×{mask.shape[1]}, {path} is {height}×{width}"
-            raise ValueError(f"load_masks: a mask of its image's (height, width) required, {came}")
-        return torch.from_numpy(mask)
 
-    return in_threads("load_masks", load, list(zip(images.paths, images.masks, sizes, strict=True)), None, False)
+def find_paths(place: Path) -> tuple[Path, ...]:
+    """List the images of a plain folder, or give the one file."""
+    if place.is_file():
+        if place.suffix.lower() not in EXTENSIONS:
+            raise ValueError(f"{place}: an image ({' '.join(EXTENSIONS)}) or a folder required")
+        return (place,)
+    if not place.is_dir():
+        raise ValueError(f"{place}: a folder of images required, {place} is missing")
+    return _plain_images(place)
+
+
+def layout_of(root: Path) -> str:
+    """Tell as what a folder or a file is read."""
+    labelled = _labelled(root)
+    if labelled is not None:
+        return labelled.layout
+    train, test = folder_named(root, *_TRAIN), folder_named(root, *_TEST)
+    if train is None and test is None:
+        return "plain folder"
+    return f"folders {' and '.join(folder.name for folder in (train, test) if folder is not None)}"
+
+
+def _labelled(root: Path) -> Labelled | None:
+    """Read a layout that lists or names the kinds of all its images; None if it is another one."""
+    if not root.exists():
+        raise ValueError(f"{root}: a folder of images required, {root} is missing")
+    if root.is_file():
+        if root.suffix.lower() != ".csv":
+            raise ValueError(f"{root}: a folder of images required, {root} is a file")
+    elif folder_named(root, *_TRAIN, *_TEST) is not None:
+        return None
+    else:
+        categories = [folder.name for folder in folders_in(root) if _is_category(folder)]
+        if categories:
+            raise ValueError(f"{root}: one category required, {root} holds {', '.join(categories)}: pass one of them")
+    return read_labelled(root)
+
+
+def _is_category(folder: Path) -> bool:
+    train = folder_named(folder, *_TRAIN)
+    if train is not None and any(is_good(inner.name) for inner in folders_in(train)):
+        return True
+    return (folder / "Data" / "Images").is_dir()  # of VisA
+
+
+def _normal_of(root: Path, train: Path | None) -> ImageSet:
+    """List the normal images of a folder `train`."""
+    if train is None:
+        raise ValueError(f"{root}: a folder train/good required in {root}, got {holdings(root)}")
+    folders = folders_in(train)
+    good = [folder for folder in folders if is_good(folder.name)]
+    if good:
+        found = _normal_in(good)
+        if stray := images_directly_in(train):
+            warnings.warn(f"{train}: {len(stray)} images beside {good[0].name} are passed over: {some_of(stray)}",
+                          stacklevel=3)  # fmt: skip
+        return found
+    bad = [folder for folder in folders if is_bad(folder.name)]
+    if bad or not images_directly_in(train):
+        raise ValueError(f"{root}: a folder train/good required in {root}, got train with {holdings(train)}")
+    paths = images_in(train)
+    masks = masks_among(paths, train)
+    if not masks:
+        return all_of_kind(paths, "good")
+    found = by_masks(train, paths, masks)
+    good_ones = [i for i, kind in enumerate(found.kinds) if kind == "good"]
+    if not good_ones:
+        raise ValueError(f"{train}: normal images, with a black mask each, required, got {len(found)} defective ones")
+    return all_of_kind(found.chosen(good_ones).paths, "good")
+
+
+def _normal_in(folders: Sequence[Path]) -> ImageSet:
+    """List the images of folders of normal ones; refuse masks among them."""
+    sets = []
+    for folder in folders:
+        paths = images_in(folder)
+        if not paths:
+            raise ValueError(f"{folder}: images ({' '.join(EXTENSIONS)}) required in {folder}, got none")
+        _refuse_masks(folder, paths)
+        sets.append(all_of_kind(paths, "good"))
+    return joined(sets)
+
+
+def _refuse_masks(folder: Path, paths: Sequence[Path]) -> None:
+    masks = list(masks_among(paths, folder)) if folder.is_dir() else []
+    if masks:
+        raise ValueError(f"{folder}: normal images alone required, got {len(masks)} masks, by their names and as they "
+                         f"hold two values: {some_of(masks)}; move them to another folder")  # fmt: skip
+
+
+def _tested(root: Path, test: Path) -> ImageSet:
+    """List the images of a folder `test`, kind by kind."""
+    truth = next((folder for place in (root, test) for folder in folders_in(place) if holds_masks(folder.name)), None)
+    folders = [folder for folder in folders_in(test) if not holds_masks(folder.name)]
+    if not folders:
+        paths = images_directly_in(test)
+        masks = masks_among(paths, test)
+        if not masks:
+            raise ValueError(f"{root}: folders test/good and test/<defect> required in {root}, got {holdings(test)}")
+        return by_masks(test, paths, masks)
+    if stray := images_directly_in(test):
+        warnings.warn(f"{test}: {len(stray)} images beside the folders of kinds are passed over: {some_of(stray)}",
+                      stacklevel=3)  # fmt: skip
+    return kinds_in(folders, truth)
+
+
+def _told_if_none_is_good(place: Path, images: ImageSet) -> ImageSet:
+    if "good" not in images.kinds:
+        kinds = list(dict.fromkeys(images.kinds))
+        warnings.warn(f"{place}: no good images among {some_of(kinds)}, so that neither AUROC nor false alarms can be "
+                      "measured; good ones lie in a folder good, ok, normal or the like", stacklevel=3)  # fmt: skip
+    return images
+
+
+def _plain_images(root: Path) -> tuple[Path, ...]:
+    """List the images of a plain folder and all folders in it; refuse one without any."""
+    if not root.is_dir():
+        raise ValueError(f"{root}: a folder of images required, {root} is a file")
+    paths = images_in(root)
+    if not paths:
+        raise ValueError(f"{root}: images ({' '.join(EXTENSIONS)}) required in {root}, got {holdings(root)}")
+    return paths

@@ -1,0 +1,109 @@
+"""Trees of files: which images lie in them, in the order in which people count, and what folders' names say."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
+
+# Compared without case, spaces and punctuation.
+_GOOD = {"good", "ok", "okay", "normal", "pass", "passed", "free", "mtfree", "intact", "clean", "healthy", "io"}
+_GOOD |= {"defectfree", "nodefect", "nodefects", "nondefective", "faultless", "flawless", "negative"}
+_BAD = {"bad", "ko", "ng", "nok", "notok", "nio", "defect", "defects", "defective", "fail", "failed", "reject"}
+_BAD |= {"rejects", "anomaly", "anomalies", "anomalous", "abnormal", "faulty", "damaged", "broken", "positive"}
+_MASKS = {"groundtruth", "gt", "mask", "masks", "label", "labels", "annotation", "annotations", "segmentation"}
+
+
+def is_good(name: str) -> bool:
+    """Tell whether a name is a usual word for good parts, in any case: good, OK, Normal, defect-free, …"""
+    return _plain_word(name) in _GOOD
+
+
+def is_bad(name: str) -> bool:
+    """Tell whether a name is a usual word for defective parts: bad, KO, NG, defect, Anomaly, …"""
+    return _plain_word(name) in _BAD
+
+
+def holds_masks(name: str) -> bool:
+    """Tell whether a folder's name is a usual one for masks: ground_truth, masks, labels, …"""
+    return _plain_word(name) in _MASKS
+
+
+def _plain_word(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
+def images_in(folder: Path) -> tuple[Path, ...]:
+    """List the visible image files of a folder and of all folders in it, in natural order.
+
+    Links are followed, but into no folder that is being listed. Broken links stay: reading them says what is wrong.
+    """
+    return tuple(path for path in files_in(folder) if path.suffix.lower() in EXTENSIONS)
+
+
+def images_directly_in(folder: Path) -> tuple[Path, ...]:
+    """List the visible image files of a folder alone, in natural order."""
+    names = (path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS and not is_hidden(path))
+    return tuple(sorted((path for path in names if _is_file(path)), key=natural))
+
+
+def files_in(folder: Path) -> list[Path]:
+    """List all visible files of a tree, in natural order."""
+    found: list[Path] = []
+    _walk(folder, found, {folder.resolve()})
+    return found
+
+
+def _walk(folder: Path, found: list[Path], above: set[Path]) -> None:
+    entries = sorted((path for path in folder.iterdir() if not is_hidden(path)), key=natural)
+    for path in entries:
+        if path.is_dir():
+            there = path.resolve() if path.is_symlink() else folder.resolve() / path.name
+            if there not in above:
+                _walk(path, found, above | {there})
+        elif _is_file(path):
+            found.append(path)
+
+
+def _is_file(path: Path) -> bool:
+    """Tell a file, or a broken link, from a pipe, whose opening would wait for ever."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
+
+
+def is_hidden(path: Path) -> bool:
+    """Tell what a system keeps for itself: names with a dot before them, and what macOS adds to archives."""
+    return path.name.startswith(".") or path.name == "__MACOSX"
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """List the visible folders of one folder in natural order."""
+    return sorted((path for path in folder.iterdir() if path.is_dir() and not is_hidden(path)), key=natural)
+
+
+def folder_named(folder: Path, *names: str) -> Path | None:
+    """Give the folder of one of these names in a folder, in any case; the first name wins."""
+    folders = {path.name.casefold(): path for path in reversed(folders_in(folder))} if folder.is_dir() else {}
+    return next((folders[name] for name in names if name in folders), None)
+
+
+def holdings(folder: Path) -> str:
+    """Tell what a folder holds, for an error message."""
+    names = [path.name + "/" * path.is_dir() for path in sorted(folder.iterdir(), key=natural)]
+    return some_of(names) or "an empty folder"
+
+
+def some_of(names: Sequence[object]) -> str:
+    """Name the first six, and how many more there are."""
+    return ", ".join(map(str, names[:6])) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+
+
+def natural(path: Path) -> tuple[list[str | int], str]:
+    """Give a sorting key that counts: 2.png before 10.png; letters in any case; the name itself breaks ties."""
+    parts = re.split("([0-9]+)", path.name.casefold())  # text and digits in turn, so like is compared with like
+    return [int(part) if part.isdecimal() and part.isascii() else part for part in parts], path.name
+
+
+def stem_of(path: Path) -> str:
+    """Give the name without its extension; é is one letter, however the file system spells it."""
+    return unicodedata.normalize("NFC", path.stem)
