@@ -12,6 +12,7 @@ from fastcutpaste.training.allocation import keep_freed_memory
 
 COMMANDS = {  # each in the module of its name, loaded when it is called: --help need not wait for torchvision
     "demo": "Train, score and look through a real texture with planted defects.",
+    "inspect": "Tell what in a folder would be read as what.",
     "train": "Train a detector on normal images.",
     "evaluate": "Measure a detector on labelled images.",
     "predict": "Score images and say which are defective.",

@@ -8,7 +8,8 @@ import click
 
 from fastcutpaste.cli.options import DEVICE_OPTION, DEVICES_OPTION, finish, load_scorer, processes
 from fastcutpaste.console import people
-from fastcutpaste.images.folders import find_test_images, load_masks
+from fastcutpaste.images.folders import ImageSet, find_test_images, label_images, load_masks
+from fastcutpaste.images.survey import counted
 from fastcutpaste.reports.promise import compare_with_promise, looks_of_source, percent
 from fastcutpaste.reports.runs import evaluate_scores, score_paths, write_evaluation
 from fastcutpaste.scoring.ensemble import Ensemble, spread
@@ -18,30 +19,43 @@ FIGURES = ("image_auroc", "pixel_auroc", "pro_auc", "false_positive_rate", "dete
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=click.Path(path_type=Path), required=False)
+@click.option("--good", multiple=True, type=click.Path(path_type=Path), help="Folder of good images, instead of DATA.")
+@click.option("--bad", multiple=True, type=click.Path(path_type=Path),
+              help="Folder of defective images, instead of DATA; its name is their kind.")  # fmt: skip
+@click.option("--masks", "mask_folder", type=click.Path(path_type=Path),
+              help="Folder of masks for --bad, named as the images or NAME_mask; for several --bad, a "
+                   "folder each.")  # fmt: skip
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for scores and heat maps.  [default: RUN/evaluation]"
 )
 @DEVICE_OPTION
 @DEVICES_OPTION
-def evaluate(run: Path, data: Path, out: Path | None, device: str, devices: int) -> None:
-    """Measure the detector in RUN on labelled images: DATA/test/<kind>, with masks in DATA/ground_truth."""
+def evaluate(
+    run: Path, data: Path | None, good: tuple[Path, ...], bad: tuple[Path, ...], mask_folder: Path | None,
+    out: Path | None, device: str, devices: int,
+) -> None:  # fmt: skip
+    """Measure the detector in RUN on labelled images: DATA/test/<kind>, with masks in DATA/ground_truth.
+
+    DATA may as well be laid out as other published sets are, or be a CSV file with a column path and, as far as known,
+    label, mask and split. --good and --bad, each as often as wanted, name folders instead. `fastcutpaste inspect` tells
+    what is read as what.
+    """
     fabric = processes(device, devices)
     detector = load_scorer(run, fabric.device)
-    found = find_test_images(data)
-    if None in found.kinds:
-        raise ValueError(f"evaluate: labelled images in {data / 'test'}/<kind> required, got a folder of images; "
-                         "use predict for these")  # fmt: skip
-    scored, sizes = score_paths(detector, found.paths, fabric)
+    found = _labelled(data, good, bad, mask_folder)
+    people.print(counted(found), markup=False)
+    # Before any scoring, which takes minutes: what is wrong with a mask comes up now.
+    masks = load_masks(found) if found.has_masks and detector.config.patch is not None else None
+    scored, _ = score_paths(detector, found.paths, fabric)
     if not fabric.is_global_zero:
         return
-    masks = load_masks(found, sizes) if found.has_masks and detector.config.patch is not None else None
     scores, maps = detector.together(scored) if isinstance(detector, Ensemble) else scored[0]
     results = evaluate_scores(scores, found.kinds, detector.threshold, maps, masks)
-    good = [path for path, kind in zip(found.paths, found.kinds, strict=True) if kind == "good"]
+    passed = [path for path, kind in zip(found.paths, found.kinds, strict=True) if kind == "good"]
     calibration = detector.calibration
     results["promised"] = None if calibration.rate is None else calibration.promised
-    results["notes"] = compare_with_promise(results, calibration, good, looks_of_source(detector))
+    results["notes"] = compare_with_promise(results, calibration, passed, looks_of_source(detector))
     if isinstance(detector, Ensemble):
         pairs = zip(detector.members, scored, strict=True)
         alone = [evaluate_scores(one, found.kinds, member.threshold, of_one, masks) for member, (one, of_one) in pairs]
@@ -54,6 +68,21 @@ def evaluate(run: Path, data: Path, out: Path | None, device: str, devices: int)
     for line in _table(results):
         people.print(line, markup=False)
     finish(results)
+
+
+def _labelled(data: Path | None, good: tuple[Path, ...], bad: tuple[Path, ...], masks: Path | None) -> ImageSet:
+    """Give the labelled images of a folder or a list, or of folders named by hand."""
+    if (data is None) == (not good and not bad):
+        raise ValueError(f"evaluate: DATA, or --good and --bad, required, got {'neither' if data is None else 'both'}")
+    if masks is not None and not bad:
+        raise ValueError("--masks: --bad, whose images they belong to, required, got none")
+    if data is None:
+        return label_images(good, bad, masks)
+    found = find_test_images(data)
+    if None in found.kinds:
+        raise ValueError(f"evaluate: labelled images in {data / 'test'}/<kind> required, got a folder of images; "
+                         "use predict for these, or --good and --bad")  # fmt: skip
+    return found
 
 
 def _table(results: dict[str, Any]) -> list[str]:

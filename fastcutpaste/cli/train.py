@@ -1,6 +1,7 @@
 """fastcutpaste train: a detector from a folder of normal images."""
 
 import sys
+import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from fastcutpaste.images.dali_batches import has_dali
 from fastcutpaste.images.folders import find_training_images
 from fastcutpaste.images.hold_out import HOWS
 from fastcutpaste.images.looks import Looks
+from fastcutpaste.images.survey import survey
 from fastcutpaste.networks.backbone import Network, NetworkConfig
 from fastcutpaste.reports.promise import SOURCE
 from fastcutpaste.reports.runs import CHECKPOINT_FILE, DETECTOR_FILE, claim, complete, is_complete
@@ -156,7 +158,10 @@ def train(
     )
     network = NetworkConfig(backbone, stage=stage, patch=crop or 64)
     Network(network, weights).probe((crop, crop) if crop else scoring.size)  # what is wrong with either comes up now
-    found = find_training_images(data)
+    surveyed = survey(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what they say is among the survey's notes
+        found = find_training_images(data)
     aside = Aside(calibration, hold_out, held_out, group)
     chosen = choose_images(data, found.paths, aside, len(numbers), numbers[0])
     # A detector's scale is made of them; of whole images, whose typical score is a median, it takes more.
@@ -165,6 +170,8 @@ def train(
         raise ValueError(f"--seeds: at least {least} images held out required for each of an ensemble, got {fewest} of "
                          f"{len(chosen.paths)}; give more images, or a larger --held-out")  # fmt: skip
     fabric = launched(device, devices, num_nodes, precision)
+    for line in (surveyed.headline, *(f"note: {note}" for note in surveyed.notes)):
+        people.print(line, markup=False)
     folders = [out] if len(numbers) == 1 else [out / f"seed-{number}" for number in numbers]
     if fabric.is_global_zero:
         for folder in (out, *folders):

@@ -17,6 +17,7 @@ from fastcutpaste.images.decode import in_threads, load_images, peek
 from fastcutpaste.images.folders import find_calibration_images, find_training_images
 from fastcutpaste.images.hold_out import How, groups_of, hold_out, spans
 from fastcutpaste.images.looks import Looks, differences
+from fastcutpaste.images.tree import folders_in, is_good
 from fastcutpaste.training.recipe import Batches
 from fastcutpaste.training.step import TrainConfig
 
@@ -212,8 +213,8 @@ def read_images(chosen: Chosen, size: tuple[int, int], read: str, fabric: Fabric
 
 def _plain(folder: Path) -> tuple[Path, ...]:
     """List the images of a folder, or of `good` in it."""
-    good = folder / "good"
-    return find_training_images(good if good.is_dir() else folder).paths
+    inside = folders_in(folder) if folder.is_dir() else []
+    return find_training_images(next((one for one in inside if is_good(one.name)), folder)).paths
 
 
 def _spaced(indices: Tensor, most: int) -> Tensor:

@@ -27,6 +27,7 @@ from fastcutpaste.images.tree import (
 __all__ = ["EXTENSIONS", "ImageSet", "find_calibration_images", "find_test_images", "find_training_images",
            "label_images", "layout_of", "load_masks"]  # fmt: skip
 
+PLAIN, TRAIN_ALONE = "a plain folder", "a folder train"
 _TRAIN, _TEST, _VALIDATION = ("train", "training"), ("test", "test_public", "testing"), ("validation", "val", "valid")
 
 
@@ -120,7 +121,10 @@ def find_test_images(root: str | Path) -> ImageSet:
     if masks:
         warnings.warn(f"{root}: {len(masks)} masks among the images are passed over: {some_of(list(masks))}",
                       stacklevel=2)  # fmt: skip
-    return all_of_kind([path for path in paths if path not in masks], None)
+    images = [path for path in paths if path not in masks]
+    if not images:
+        raise ValueError(f"{root}: images required in {root}, got {len(masks)} masks alone: {some_of(list(masks))}")
+    return all_of_kind(images, None)
 
 
 def label_images(good: Sequence[Path], bad: Sequence[Path], masks: Path | None = None) -> ImageSet:
@@ -186,7 +190,9 @@ def layout_of(root: Path) -> str:
         return labelled.layout
     train, test = folder_named(root, *_TRAIN), folder_named(root, *_TEST)
     if train is None and test is None:
-        return "plain folder"
+        return PLAIN
+    if test is None:
+        return TRAIN_ALONE
     return f"folders {' and '.join(folder.name for folder in (train, test) if folder is not None)}"
 
 

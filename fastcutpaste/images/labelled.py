@@ -145,6 +145,8 @@ def masks_beside(images: Sequence[Path], beside: dict[Path, Path | None]) -> tup
 def by_masks(root: Path, paths: Sequence[Path], masks: dict[Path, Path | None]) -> ImageSet:
     """Label images by the masks beside them: those of a black mask are good."""
     images = [path for path in paths if path not in masks]
+    if not images:
+        raise ValueError(f"{root}: images required in {root}, got {len(masks)} masks alone: {some_of(list(masks))}")
     of = {image: mask for mask, image in masks.items() if image is not None}
     if without := [image for image in images if image not in of]:
         raise ValueError(f"{root}: a mask beside every image required, as {some_of(list(of.values())[:1])}, got none "
