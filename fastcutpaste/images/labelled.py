@@ -17,6 +17,7 @@ from fastcutpaste.images.tree import (
     EXTENSIONS,
     folder_named,
     folders_in,
+    holdings,
     holds_masks,
     images_directly_in,
     images_in,
@@ -167,6 +168,9 @@ def _visa(root: Path) -> Labelled:
         found = _listed(root / "image_anno.csv", rows, (root.parent, root), "image")
     else:
         folders = [folder for folder in folders_in(data / "Images") if images_in(folder)]
+        if not folders:
+            raise ValueError(f"{root}: folders Normal and Anomaly required in {data / 'Images'}, got "
+                             f"{holdings(data / 'Images') if (data / 'Images').is_dir() else 'none'}")  # fmt: skip
         truth = data / "Masks"
         found = kinds_in(folders, truth if truth.is_dir() else None)
     splits: tuple[str | None, ...] = (None,) * len(found)

@@ -195,7 +195,7 @@ def test_a_process_of_its_own_ends_with_json_or_with_a_status(category, tmp_path
     assert started.status() == 1
     assert started.said("out") == ""
     assert started.said().splitlines() == [
-        f"error: find_training_images: a folder of images required, {category / 'nowhere'} is missing"
+        f"error: {category / 'nowhere'}: a folder of images required, {category / 'nowhere'} is missing"
     ]
 
 
