@@ -121,7 +121,11 @@ def train(
     compiled: bool | None, read: str, device: str, devices: int, num_nodes: int, resume: bool, accept_changes: bool,
     save_minutes: float, save_steps: int | None, overwrite: bool, profile: bool,
 ) -> None:  # fmt: skip
-    """Train a detector on the normal images in DATA: an MVTec category (train/good), or a plain folder of images."""
+    """Train a detector on the normal images in DATA: an MVTec category (train/good), or a plain folder of images.
+
+    DATA may as well be laid out as other published sets are, or be a CSV file with a column path and, as far as known,
+    label, mask and split. `fastcutpaste inspect` tells what is read as what.
+    """
     device_named(device)  # what is wrong with it is said before anything else is done
     numbers, base = seeds_of(seeds), PRESETS[preset]
     if base.head_steps and weights is None:

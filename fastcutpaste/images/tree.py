@@ -1,5 +1,6 @@
 """Trees of files: which images lie in them, in the order in which people count, and what folders' names say."""
 
+import os
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -44,8 +45,7 @@ def images_in(folder: Path) -> tuple[Path, ...]:
 
 def images_directly_in(folder: Path) -> tuple[Path, ...]:
     """List the visible image files of a folder alone, in natural order."""
-    names = (path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS and not is_hidden(path))
-    return tuple(sorted((path for path in names if _is_file(path)), key=natural))
+    return tuple(path for path, is_folder in _entries(folder) if not is_folder and path.suffix.lower() in EXTENSIONS)
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -56,29 +56,37 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def _walk(folder: Path, found: list[Path], above: set[Path]) -> None:
-    entries = sorted((path for path in folder.iterdir() if not is_hidden(path)), key=natural)
-    for path in entries:
-        if path.is_dir():
-            there = path.resolve() if path.is_symlink() else folder.resolve() / path.name
-            if there not in above:
-                _walk(path, found, above | {there})
-        elif _is_file(path):
+    for path, is_folder in _entries(folder):
+        if not is_folder:
             found.append(path)
+        elif (there := path.resolve()) not in above:
+            _walk(path, found, above | {there})
 
 
-def _is_file(path: Path) -> bool:
-    """Tell a file, or a broken link, from a pipe, whose opening would wait for ever."""
-    return path.is_file() or (path.is_symlink() and not path.exists())
+def folders_in(folder: Path) -> list[Path]:
+    """List the visible folders of one folder in natural order."""
+    with os.scandir(folder) as entries:  # no paths of a thousand files beside them
+        found = [folder / entry.name for entry in entries if entry.is_dir()]
+    return sorted((path for path in found if not is_hidden(path)), key=natural)
+
+
+def _entries(folder: Path) -> list[tuple[Path, bool]]:
+    """List the visible files and folders in a folder, in natural order, and which are folders.
+
+    A broken link is a file; a pipe, whose opening would wait for ever, is not listed.
+    """
+    with os.scandir(folder) as entries:  # which knows most of it without asking for each file
+        found = [
+            (folder / entry.name, entry.is_dir())
+            for entry in entries
+            if entry.is_dir() or entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
+        ]
+    return sorted((item for item in found if not is_hidden(item[0])), key=lambda item: natural(item[0]))
 
 
 def is_hidden(path: Path) -> bool:
     """Tell what a system keeps for itself: names with a dot before them, and what macOS adds to archives."""
     return path.name.startswith(".") or path.name == "__MACOSX"
-
-
-def folders_in(folder: Path) -> list[Path]:
-    """List the visible folders of one folder in natural order."""
-    return sorted((path for path in folder.iterdir() if path.is_dir() and not is_hidden(path)), key=natural)
 
 
 def folder_named(folder: Path, *names: str) -> Path | None:
