@@ -37,7 +37,7 @@ def predict(
     detector = load_scorer(run, fabric.device)
     if heatmaps is not None and detector.config.patch is None:
         raise ValueError("predict --heatmaps: a detector trained on patches required, got one of whole images")
-    paths = [path for argument in images for path in find_test_images(argument).paths]
+    paths = [path for argument in images for path in find_test_images(argument, divided=False).paths]
     if report is not None and report.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"predict --report: an HTML file's name required, such as report.html, got {report}")
     mine: list[dict[str, Any]] = []

@@ -85,7 +85,7 @@ def find_calibration_images(root: str | Path) -> ImageSet | None:
     return _normal_in(good) if good else None
 
 
-def find_test_images(root: str | Path) -> ImageSet:
+def find_test_images(root: str | Path, divided: bool = True) -> ImageSet:
     """List the test images of a category with their masks, or the unlabelled images of a folder or file.
 
     They are `root/test/<kind>/<name>.*`, with masks `root/ground_truth/<kind>/<name>_mask.*` or `<name>.*`, or several
@@ -95,6 +95,7 @@ def find_test_images(root: str | Path) -> ImageSet:
 
     Args:
         root: the category's folder, a plain folder of images, one image file, or a CSV file as for training.
+        divided: leave out the good images that are for training, where the layout does not divide them itself.
 
     Returns:
         The images, kind by kind, sorted as people count. A warning says if none of them is good.
@@ -108,6 +109,8 @@ def find_test_images(root: str | Path) -> ImageSet:
             raise ValueError(f"{root}: an image ({' '.join(EXTENSIONS)}), a folder or a CSV file required")
         return all_of_kind((root,), None)
     labelled = _labelled(root)
+    if labelled is not None and not divided and set(labelled.splits) == {None}:
+        return labelled.images
     if labelled is not None:
         return _told_if_none_is_good(root, labelled.part(root, "test"))
     test = folder_named(root, *_TEST)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -77,6 +78,15 @@ def _in_folder_of_masks(path: Path, root: Path) -> bool:
 
 def is_drawing(path: Path, classes: bool) -> bool:
     """Tell whether an image has two values a channel, as a mask has, or, with `classes`, a few."""
+    try:
+        written = path.stat()
+    except OSError:  # a broken link
+        return False
+    return _is_drawing(path, classes, written.st_mtime_ns, written.st_size)
+
+
+@lru_cache(100_000)  # a folder is looked through for each part of it, and a thousand masks take seconds
+def _is_drawing(path: Path, classes: bool, _when: int, _bytes: int) -> bool:
     try:
         with opened(path) as image:
             values = np.asarray(image if image.mode[0] in "LIF" and image.mode != "P" else _in_color(image))

@@ -191,6 +191,11 @@ def test_two_plain_folders(tmp_path, good, bad):
     assert len({*training, *(name for name, _, _ in test)}) == 12
 
 
+def test_all_images_of_an_undivided_layout_can_be_had_unwarned(tmp_path):
+    _write(tmp_path, *(f"good/{i}.png" for i in range(10)), "bad/0.png")
+    assert len(find_test_images(tmp_path, divided=False)) == 11
+
+
 def test_folders_by_hand(tmp_path):
     _write(tmp_path, "a/0.png", "b/deep/1.png", "c/2.png", "c/deep/3.png", "d/2.png")
     _write(tmp_path, "masks/2.png", "masks/deep/3_mask.png", mask=DRAWN)
