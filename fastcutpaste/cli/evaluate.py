@@ -20,8 +20,14 @@ FIGURES = ("image_auroc", "pixel_auroc", "pro_auc", "false_positive_rate", "dete
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path), required=False)
-@click.option("--good", multiple=True, type=click.Path(path_type=Path), help="Folder of good images, instead of DATA.")
-@click.option("--bad", multiple=True, type=click.Path(path_type=Path),
+@click.option(
+    "--good",
+    "good_folders",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Folder of good images, instead of DATA.",
+)
+@click.option("--bad", "bad_folders", multiple=True, type=click.Path(path_type=Path),
               help="Folder of defective images, instead of DATA; its name is their kind.")  # fmt: skip
 @click.option("--masks", "mask_folder", type=click.Path(path_type=Path),
               help="Folder of masks for --bad, named as the images or NAME_mask; for several --bad, a "
@@ -32,8 +38,8 @@ FIGURES = ("image_auroc", "pixel_auroc", "pro_auc", "false_positive_rate", "dete
 @DEVICE_OPTION
 @DEVICES_OPTION
 def evaluate(
-    run: Path, data: Path | None, good: tuple[Path, ...], bad: tuple[Path, ...], mask_folder: Path | None,
-    out: Path | None, device: str, devices: int,
+    run: Path, data: Path | None, good_folders: tuple[Path, ...], bad_folders: tuple[Path, ...],
+    mask_folder: Path | None, out: Path | None, device: str, devices: int,
 ) -> None:  # fmt: skip
     """Measure the detector in RUN on labelled images: DATA/test/<kind>, with masks in DATA/ground_truth.
 
@@ -43,7 +49,7 @@ def evaluate(
     """
     fabric = processes(device, devices)
     detector = load_scorer(run, fabric.device)
-    found = _labelled(data, good, bad, mask_folder)
+    found = _labelled(data, good_folders, bad_folders, mask_folder)
     people.print(counted(found), markup=False)
     # Before any scoring, which takes minutes: what is wrong with a mask comes up now.
     masks = load_masks(found) if found.has_masks and detector.config.patch is not None else None
@@ -52,10 +58,10 @@ def evaluate(
         return
     scores, maps = detector.together(scored) if isinstance(detector, Ensemble) else scored[0]
     results = evaluate_scores(scores, found.kinds, detector.threshold, maps, masks)
-    passed = [path for path, kind in zip(found.paths, found.kinds, strict=True) if kind == "good"]
+    good = [path for path, kind in zip(found.paths, found.kinds, strict=True) if kind == "good"]
     calibration = detector.calibration
     results["promised"] = None if calibration.rate is None else calibration.promised
-    results["notes"] = compare_with_promise(results, calibration, passed, looks_of_source(detector))
+    results["notes"] = compare_with_promise(results, calibration, good, looks_of_source(detector))
     if isinstance(detector, Ensemble):
         pairs = zip(detector.members, scored, strict=True)
         alone = [evaluate_scores(one, found.kinds, member.threshold, of_one, masks) for member, (one, of_one) in pairs]
