@@ -118,7 +118,7 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
         ValueError: the file cannot be read, or what is drawn cannot be known; with what was seen.
     """
     with opened(path) as image:
-        lossy = image.format not in ("BMP", "PNG", "TIFF")
+        lossy = image.format not in ("BMP", "GIF", "PNG", "TIFF")
         indices = np.asarray(image) if image.mode == "P" else None
         image.load()
         ImageOps.exif_transpose(image, in_place=True)

@@ -16,7 +16,7 @@ FOLDERS = ("", "train", "test", "train/good", "train/OK", "test/good", "test/Nor
            "Data/Masks/Anomaly", "kos01", ".git", "음성 ü", "test_public/bad")  # fmt: skip
 STEMS = ("0", "1", "10000", "x", "Part1", "x y", "é", "e\u0301", "부품", "a.b", "_", "-1", "mask", "label", "x" * 60)
 MASKS = ("{}_mask.png", "{}_GT.png", "{}_label.bmp", "{}-mask.tif", "mask_{}.png", "{}.mask.png", "{}_Mask.jpg")
-OTHERS = ("notes.txt", ".DS_Store", "Thumbs.db", "._x.png", "x.gif", "no_extension", "image_anno.csv", "x.svg")
+OTHERS = ("notes.txt", ".DS_Store", "Thumbs.db", "._x.png", "x.psd", "no_extension", "image_anno.csv", "x.svg")
 
 
 def _pick(random, values):

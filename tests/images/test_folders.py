@@ -98,7 +98,7 @@ def test_names_are_sorted_as_people_count(tmp_path):
 def test_only_visible_image_files_are_listed(tmp_path):
     for name in ("ä ö.JPG", "with space.Tiff", "x.bmp", "y.jpeg", "z.tif"):
         write_picture(tmp_path / name)
-    for name in (".DS_Store", "Thumbs.db", "._x.png", ".hidden.png", "notes.txt", "x.gif"):
+    for name in (".DS_Store", "Thumbs.db", "._x.png", ".hidden.png", "notes.txt", "x.psd"):
         _write_text(tmp_path / name)
     (tmp_path / "folder.png").mkdir()
     os.mkfifo(tmp_path / "pipe.png")  # opening it would wait for ever

@@ -33,7 +33,7 @@ def test_a_survey_counts_parts_kinds_and_masks(tmp_path):
 
 def test_what_is_not_read_is_named(tmp_path):
     _category(tmp_path)
-    names = ["readme.txt", "test_private/0.png", "train/good/x.gif", "train/odd.png", "train/hole/1.png"]
+    names = ["readme.txt", "test_private/0.png", "train/good/x.psd", "train/odd.png", "train/hole/1.png"]
     for name in names:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
