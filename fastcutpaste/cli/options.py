@@ -1,6 +1,8 @@
 """What the commands share: options, and how they end."""
 
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +10,7 @@ import click
 import torch
 
 from fastcutpaste.console import people
+from fastcutpaste.images.readable import Unread
 from fastcutpaste.reports.runs import load_run
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import Ensemble
@@ -22,6 +25,9 @@ DEVICE_OPTION = click.option("--device", default="auto", show_default=True, help
 DEVICES_OPTION = click.option(
     "--devices", default=1, show_default=True, help="GPUs of this machine, or processes on the CPU."
 )
+
+STRICT_OPTION = click.option("--strict", is_flag=True, help="Stop at the first file that cannot be read.")
+INCOMPLETE = 3  # exit status of a command that passed over files it could not read
 
 
 def processes(device: str, devices: int = 1) -> "Fabric | Alone":
@@ -44,9 +50,18 @@ def load_scorer(run: Path, device: torch.device) -> Detector | Ensemble:
     return detector.optimized() if device.type == "cuda" else detector
 
 
-def finish(result: dict[str, Any]) -> None:
-    """Print the one JSON object a command ends with."""
+def finish(result: dict[str, Any], status: int = 0) -> None:
+    """Print the one JSON object a command ends with, and leave with a status other than 0."""
     click.echo(json.dumps(result))
+    if status:
+        sys.exit(status)
+
+
+def say_unread(unread: Sequence[Unread], count: int) -> int:
+    """Say how many of so many files could not be read; give the exit status."""
+    if unread:
+        people.print(f"{len(unread)} of {count} images could not be read", markup=False)
+    return INCOMPLETE if unread else 0
 
 
 def device_named(name: str) -> torch.device:

@@ -1,25 +1,40 @@
 """fastcutpaste predict: scores, decisions and heat maps of new images."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from torch import Tensor
 
-from fastcutpaste.cli.options import DEVICE_OPTION, DEVICES_OPTION, finish, load_scorer, processes
+from fastcutpaste.cli.options import (
+    DEVICE_OPTION,
+    DEVICES_OPTION,
+    STRICT_OPTION,
+    finish,
+    load_scorer,
+    processes,
+    say_unread,
+)
 from fastcutpaste.console import people
 from fastcutpaste.images.decode import load_images
 from fastcutpaste.images.folders import find_test_images
+from fastcutpaste.images.readable import Unread
+from fastcutpaste.reports.lines import append_lines, read_lines
 from fastcutpaste.reports.page import Shown
-from fastcutpaste.reports.runs import heat_range, score_files, write_report
+from fastcutpaste.reports.runs import heat_range, write_report
+from fastcutpaste.reports.scored import AT_ONCE, Scored, score_in_turn
 from fastcutpaste.reports.thumbnails import show
-from fastcutpaste.scoring.calibration import Decision
+from fastcutpaste.scoring.calibration import Calibration, Decision
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import Ensemble
 from fastcutpaste.scoring.regions import find_regions
-from fastcutpaste.training.launch import gathered, share_of
+from fastcutpaste.training.launch import Alone, gathered, share_of
 
-_AT_ONCE = 16  # images whose heat maps are held, at the size of the file
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Told = dict[str, Any]  # what JSON says of an image: its decision and regions, or an error
 
 
 @click.command()
@@ -27,67 +42,172 @@ _AT_ONCE = 16  # images whose heat maps are held, at the size of the file
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--heatmaps", type=click.Path(path_type=Path), help="Folder for one overlay picture per image.")
 @click.option("--report", type=click.Path(path_type=Path), help="HTML file with all images, to be looked through.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="File that gets each image's result as it comes, a line of JSON each, such as results.jsonl.",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the results in OUT; those images are not scored again, and have no heat map in a report.",
+)
+@STRICT_OPTION
 @DEVICE_OPTION
 @DEVICES_OPTION
 def predict(
-    run: Path, images: tuple[Path, ...], heatmaps: Path | None, report: Path | None, device: str, devices: int
+    run: Path,
+    images: tuple[Path, ...],
+    heatmaps: Path | None,
+    report: Path | None,
+    out: Path | None,
+    resume: bool,
+    strict: bool,
+    device: str,
+    devices: int,
 ) -> None:
-    """Score IMAGES (files or folders) with the detector in RUN and say which are defective, and where."""
+    """Score IMAGES (files or folders) with the detector in RUN and say which are defective, and where.
+
+    A file that cannot be read is named and passed over; the exit status is then 3. With --out the JSON at the end
+    counts the results instead of holding them.
+    """
+    _check_names(report, out, resume)
     fabric = processes(device, devices)
     detector = load_scorer(run, fabric.device)
     if heatmaps is not None and detector.config.patch is None:
         raise ValueError("predict --heatmaps: a detector trained on patches required, got one of whole images")
     paths = [path for argument in images for path in find_test_images(argument, divided=False).paths]
-    if report is not None and report.suffix.lower() not in (".html", ".htm"):
-        raise ValueError(f"predict --report: an HTML file's name required, such as report.html, got {report}")
-    mine: list[dict[str, Any]] = []
-    shown: list[Shown] = []
-    numbered = share_of(list(enumerate(paths)), fabric)
-    for some in (numbered[first : first + _AT_ONCE] for first in range(0, len(numbered), _AT_ONCE)):
-        scores, maps, sizes = score_files(detector, [path for _, path in some])
-        heats = [None] * len(some) if maps is None else maps
-        decisions = detector.calibration.decide(scores)
-        for (number, path), decision, size, heat in zip(some, decisions, sizes, heats, strict=True):
-            picture = None if heatmaps is None else heatmaps / f"{number:04d}_{path.stem}.png"
-            mine.append(_told(detector, path, decision, size, heat, picture))
-            if report is not None:
-                details = decision.details | ({} if heat is None else {"regions": regions_told(mine[-1]["regions"])})
-                shown.append(show(path, None, decision.score, heat, heat_range=heat_range(detector), details=details))
-            if fabric.world_size == 1:
-                _say(mine[-1])
-    results, everyones = gathered(mine, fabric), gathered(shown, fabric)
+    told = _kept(out, paths, detector.calibration) if out is not None and resume else {}
+    gathered([], fabric)  # nothing is added before all have read it
+    shown: dict[int, Shown] = {}
+    if report is not None and fabric.is_global_zero:
+        told, shown = _show_kept(paths, told)
+    left = [(number, path) for number, path in enumerate(paths) if number not in told]
+    for some in _look_at(detector, left, heatmaps, report is not None, strict, fabric):
+        if not fabric.is_global_zero:
+            continue
+        if out is not None:
+            append_lines(out, [result for _, result, _ in some])
+        for number, result, one_shown in some:
+            _say(result)
+            told[number] = result if out is None or "error" in result else {}  # a night's regions are many
+            if one_shown is not None:
+                shown[number] = one_shown
     if not fabric.is_global_zero:
         return
-    if fabric.world_size > 1:
-        for result in results:
-            _say(result)
-    outcome: dict[str, Any] = {**detector.calibration.summary, "results": results}
+    unread = [Unread(paths[number], one["error"]) for number, one in sorted(told.items()) if "error" in one]
+    outcome: Told = {**detector.calibration.summary, "unread": len(unread)}
+    if out is None:
+        outcome["results"] = [one for _, one in sorted(told.items())]
+    else:
+        outcome |= {"out": str(out), "images": len(told)}
     if report is not None:
-        write_report(report, detector, "Prediction by a detector", everyones)
+        in_order = [one for _, one in sorted(shown.items())]
+        write_report(report, detector, "Prediction by a detector", in_order, unread=unread)
         outcome["report"] = str(report)
         people.print(f"look at {report}")
-    finish(outcome)
+    finish(outcome, say_unread(unread, len(paths)))
+
+
+def _check_names(report: Path | None, out: Path | None, resume: bool) -> None:
+    if report is not None and report.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"predict --report: an HTML file's name required, such as report.html, got {report}")
+    if resume and out is None:
+        raise ValueError("--resume: with --out required, the file to go on with, got none")
+    if out is not None and (out.is_dir() or (not resume and out.exists() and out.stat().st_size)):
+        raise ValueError(f"--out: a new file required, got {out}, which is there; --resume goes on with its results")
+
+
+def _look_at(
+    detector: Detector | Ensemble,
+    left: Sequence[tuple[int, Path]],
+    heatmaps: Path | None,
+    wants_page: bool,
+    strict: bool,
+    fabric: "Fabric | Alone",
+) -> Iterator[list[tuple[int, Told, Shown | None]]]:
+    """Score numbered files, and give what is told and shown of a few at a time, of all processes together."""
+    mine = share_of(left, fabric)
+    numbers = iter(number for number, _ in mine)
+    batches = score_in_turn(detector, [path for _, path in mine], strict)
+    for _ in range(0, len(left), AT_ONCE * fabric.world_size):
+        some = []
+        for one in next(batches, []):
+            number = next(numbers)
+            picture = None if heatmaps is None else heatmaps / f"{number:04d}_{one.path.stem}.png"
+            some.append((number, *_look(detector, one, picture, wants_page, strict)))
+        yield gathered(some, fabric)
+    next(batches, None)  # says now what the files lost
+
+
+def _kept(out: Path, paths: Sequence[Path], calibration: Calibration) -> dict[int, Told]:
+    """Read the results to go on with, by the image's number; they have to be this detector's."""
+    lines = read_lines(out)
+    for line in lines:
+        if "error" not in line and calibration.decide([line["score"]])[0]._asdict() != {
+            name: line.get(name) for name in Decision._fields
+        }:
+            raise ValueError(f"--resume: results of this detector, as it is calibrated now, required, got another's in "
+                             f"{out} (first: {line['image']})")  # fmt: skip
+    known = {line["image"]: line for line in lines}
+    return {number: known[str(path)] for number, path in enumerate(paths) if str(path) in known}
+
+
+def _look(
+    detector: Detector | Ensemble, one: Scored | Unread, picture: Path | None, wants_page: bool, strict: bool
+) -> tuple[Told, Shown | None]:
+    """Tell what was found in an image, draw its heat map if a picture is wanted, and make its part of the page."""
+    if isinstance(one, Unread):
+        return {"image": str(one.path), "error": one.error}, None
+    heat, [decision] = one.heat(detector), detector.calibration.decide([one.score])
+    try:
+        told = _told(detector, one, decision, heat, picture)
+        details = decision.details | ({} if heat is None else {"regions": regions_told(told["regions"])})
+        shown = None
+        if wants_page:
+            shown = show(one.path, None, one.score, heat, heat_range=heat_range(detector), details=details)
+    except ValueError as error:  # the file is read again for either, and may have been taken away by now
+        if strict:
+            raise
+        return {"image": str(one.path), "error": str(error)}, None
+    return told, shown
 
 
 def _told(
-    detector: Detector | Ensemble, path: Path, decision: Decision, size: tuple[int, int], heat: Tensor | None,
-    picture: Path | None,
-) -> dict[str, Any]:  # fmt: skip
+    detector: Detector | Ensemble, one: Scored, decision: Decision, heat: Tensor | None, picture: Path | None
+) -> Told:
     """Tell what was found in an image, and draw its heat map (H, W) if a picture is wanted."""
-    told: dict[str, Any] = {"image": str(path), **decision._asdict()}
+    told: Told = {"image": str(one.path), **decision._asdict()}
     if heat is not None:  # boxes in pixels of the file
         told["regions"] = [region._asdict() for region in find_regions(heat, detector.threshold)]
     if heat is not None and picture is not None:
         from fastcutpaste.reports.pictures import write_heat_maps  # Matplotlib takes a second
 
         low, high = heat_range(detector)
-        title = f"{path.name}  {decision.score:.1f}  {decision.text}"
-        write_heat_maps([load_images([path], size).pixels[0]], [heat], picture, low=low, high=high, titles=[title])
+        title = f"{one.path.name}  {decision.score:.1f}  {decision.text}"
+        pixels = load_images([one.path], one.size).pixels[0]
+        write_heat_maps([pixels], [heat], picture, low=low, high=high, titles=[title])
         told["heat_map"] = str(picture)
     return told
 
 
-def regions_told(regions: list[dict[str, Any]]) -> str:
+def _show_kept(paths: Sequence[Path], kept: Mapping[int, Told]) -> tuple[dict[int, Told], dict[int, Shown]]:
+    """Make the page's parts of images scored before, whose heat maps are gone; of a file that is gone too, an error."""
+    told, shown = dict(kept), {}
+    for number, one in kept.items():
+        if "error" in one:
+            continue
+        details = Decision(*(one[name] for name in Decision._fields)).details
+        if "regions" in one:
+            details |= {"regions": regions_told(one["regions"])}
+        try:
+            shown[number] = show(paths[number], None, one["score"], details=details)
+        except ValueError as error:
+            told[number] = {"image": one["image"], "error": str(error)}
+    return told, shown
+
+
+def regions_told(regions: Sequence[Mapping[str, Any]]) -> str:
     """Tell the regions above the detector's threshold, the worst of them by its box."""
     if not regions:
         return "none above the detector's threshold"
@@ -96,7 +216,10 @@ def regions_told(regions: list[dict[str, Any]]) -> str:
     return where if len(regions) == 1 else f"{len(regions)}, the worst {where}"
 
 
-def _say(told: dict[str, Any]) -> None:
+def _say(told: Told) -> None:
+    if "error" in told:
+        people.print(f"{'not read':>9}  {' '.join(told['error'].split())}", markup=False)
+        return
     decision = Decision(*(told[name] for name in Decision._fields))
     verdict = "DEFECTIVE" if decision.defective else "normal"
     people.print(f"{verdict:>9}  {decision.score:8.2f}  {decision.text:<27}  {told['image']}", markup=False)

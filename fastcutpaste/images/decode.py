@@ -53,7 +53,7 @@ def read_image(path: str | Path) -> Image.Image:
         ValueError: the file is missing, broken, of another format, or has 32-bit or floating-point channels.
     """
     image, _, notes = decode(Path(path), None)
-    _warn("read_image", [notes], [path])
+    say_losses("read_image", [notes], [path])
     return image.convert("RGB")
 
 
@@ -99,7 +99,7 @@ def load_images(
         return full_size, notes
 
     loaded = in_threads("load_images", load, range(len(paths)), workers, progress)
-    _warn("load_images", [notes for _, notes in loaded], paths)
+    say_losses("load_images", [notes for _, notes in loaded], paths)
     return LoadedImages(pixels, [full_size for full_size, _ in loaded])
 
 
@@ -176,7 +176,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
         raise ValueError(f"read_image: a whole {', '.join(_FORMATS)} image required, got {path}: {reason}") from error
 
 
-def _warn(who: str, notes: Sequence[Sequence[str]], paths: Sequence[str | Path]) -> None:
+def say_losses(who: str, notes: Sequence[Sequence[str]], paths: Sequence[str | Path]) -> None:
     """Say once for each kind of loss how many images had it, and which was first."""
     for kind in (_DEEP, _TRANSPARENT, _MORE_PAGES, _CMYK):
         having = [path for path, lost in zip(paths, notes, strict=True) if kind in lost]

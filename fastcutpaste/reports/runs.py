@@ -14,6 +14,7 @@ from fastcutpaste.console import show_progress
 from fastcutpaste.files import written_whole
 from fastcutpaste.images.decode import load_images
 from fastcutpaste.images.folders import ImageSet
+from fastcutpaste.images.readable import Unread
 from fastcutpaste.reports.page import Shown, write_page
 from fastcutpaste.reports.thumbnails import show
 from fastcutpaste.scoring.calibration import Decision
@@ -39,6 +40,7 @@ DETECTOR_FILE = "detector.safetensors"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 _MARK = ".fastcutpaste"  # tells our folders from a user's own
 _UNFINISHED = "in progress\n"
+_NAMED = 50  # files that could not be read, on the page
 
 
 def claim(folder: Path, overwrite: bool = False, resume: bool = False, kind: str = "run") -> None:
@@ -129,19 +131,6 @@ def score_paths(
         everyones = torch.tensor(gathered(scores.tolist(), fabric))
         scored.append((everyones, None if maps is None else gathered(maps, fabric)))
     return scored, gathered(sizes, fabric)
-
-
-def score_files(
-    detector: Detector | Ensemble, paths: Sequence[Path]
-) -> tuple[Tensor, list[Tensor] | None, list[tuple[int, int]]]:
-    """Score image files in this process.
-
-    Returns:
-        Scores (N,), heat maps (H_i, W_i) at the images' original sizes (None of whole images), and these sizes.
-    """
-    scored, sizes = _score_files(detector, paths, progress=False)
-    scores, maps = detector.together(scored) if isinstance(detector, Ensemble) else scored[0]
-    return scores, maps, sizes
 
 
 def _score_files(
@@ -254,6 +243,7 @@ def write_report(
     images: Iterable[Shown],
     results: Mapping[str, Any] | None = None,
     curves: Mapping[str, tuple[Curve, float]] | None = None,
+    unread: Sequence[Unread] = (),
 ) -> None:
     """Write the page to decide with.
 
@@ -264,6 +254,7 @@ def write_report(
         images: taken one at a time.
         results: of `evaluate_scores`, where kinds are known. What depends on the threshold the page counts itself.
         curves: as of `write_page`.
+        unread: files that are missing from it, which the page names.
     """
     results = results or {}
     names = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro_auc": "per-region overlap, to 0.3"}
@@ -278,6 +269,10 @@ def write_report(
         facts["learned from"] = f"{data['images']} normal images"
     if "made" in about:
         facts["made"] = about["made"].replace("T", " ")
+    if unread:
+        named = "; ".join(one.error for one in unread[:_NAMED])
+        more = f"; and {len(unread) - _NAMED} more" if len(unread) > _NAMED else ""
+        facts["could not be read"] = f"{len(unread)} of the images: {named}{more}"
     facts["detector's threshold"] = f"{detector.threshold:.6g}, {detector.calibration.text}"
     title = f"{what} of {data['source']}" if "source" in data else what
     write_page(
