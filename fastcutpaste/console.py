@@ -1,18 +1,16 @@
 """What people see while something runs: text and progress bars on stderr."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 people = Console(stderr=True, highlight=False, soft_wrap=True)  # a long path stays in one piece
+Batch = TypeVar("Batch", bound=Sized)
 
 
-def show_progress(batches: "Iterable[Tensor]", total: int, what: str) -> "Iterator[Tensor]":
+def show_progress(batches: Iterable[Batch], total: int, what: str) -> Iterator[Batch]:
     """Pass batches on and show a bar that counts their images."""
     with _bar(what, total) as advance:
         for batch in batches:

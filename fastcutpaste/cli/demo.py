@@ -13,6 +13,7 @@ from fastcutpaste.console import people, show_progress
 from fastcutpaste.images.batches import image_batches
 from fastcutpaste.images.textures import TEXTURES, make_demo, write_demo
 from fastcutpaste.networks.backbone import Network, NetworkConfig
+from fastcutpaste.reports.evaluated import Evaluation
 from fastcutpaste.reports.runs import (
     DETECTOR_FILE,
     claim,
@@ -20,6 +21,7 @@ from fastcutpaste.reports.runs import (
     evaluate_scores,
     write_evaluation,
 )
+from fastcutpaste.reports.scored import Scored
 from fastcutpaste.scoring.config import DetectorConfig
 from fastcutpaste.scoring.dense import score_maps
 from fastcutpaste.scoring.detector import Detector
@@ -53,15 +55,16 @@ def demo(texture: str, seed: int, out: Path, steps: int, device: str) -> None:
     scoring = DetectorConfig(size, patch=PATCH, fit_patches=10_000)
     normal, calibration = images.train.to(target), images.calibration.to(target)
 
-    def measure(detector: Detector) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor]:
-        maps = detector.localize(images.test, show_progress)
-        scores = score_maps(maps)
-        return evaluate_scores(scores, images.kinds, detector.threshold, list(maps), list(images.masks)), maps, scores
+    def measure(detector: Detector) -> tuple[dict[str, Any], Evaluation]:
+        maps, evaluation = detector.localize(images.test, show_progress), Evaluation(detector, found)
+        for i, (path, score) in enumerate(zip(found.paths, score_maps(maps).tolist(), strict=True)):
+            evaluation.add(i, Scored(path, size, score, (score,), maps[i : i + 1]), images.masks[i])
+        return evaluate_scores(evaluation.scores, images.kinds, detector.threshold, evaluation.pixels[0]), evaluation
 
     torch.manual_seed(seed)
     network = Network(NetworkConfig("patchnet", patch=PATCH)).to(target)
     people.print("an untrained network first, to compare with")
-    untrained, _, _ = measure(Detector(network, scoring).fit(normal, calibration, show_progress))
+    untrained, _ = measure(Detector(network, scoring).fit(normal, calibration, show_progress))
     pixels = normal.contiguous(memory_format=torch.channels_last)
     train_network(
         network,
@@ -72,8 +75,8 @@ def demo(texture: str, seed: int, out: Path, steps: int, device: str) -> None:
     detector = Detector(network, scoring, provenance=provenance_of(normal, config, texture))
     detector.fit(normal, calibration, show_progress).save(out / DETECTOR_FILE)
     complete(out)
-    trained, maps, scores = measure(detector)
-    written = write_evaluation(out, detector, found, scores, list(maps), list(images.masks), trained)
+    trained, evaluation = measure(detector)
+    written = write_evaluation(out, evaluation, trained)
     for name in ("image_auroc", "pixel_auroc"):
         people.print(f"{name.replace('_', ' ')}  {trained[name]:.3f}  (untrained network {untrained[name]:.3f})")
     people.print(f"defects found  {trained['detection_rate']:.1%}")

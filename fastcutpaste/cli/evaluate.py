@@ -2,17 +2,33 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastcutpaste.cli.options import DEVICE_OPTION, DEVICES_OPTION, finish, load_scorer, processes
-from fastcutpaste.console import people
-from fastcutpaste.images.folders import ImageSet, find_test_images, label_images, load_masks
+from fastcutpaste.cli.options import (
+    DEVICE_OPTION,
+    DEVICES_OPTION,
+    STRICT_OPTION,
+    finish,
+    load_scorer,
+    named,
+    processes,
+    say_unread,
+)
+from fastcutpaste.console import people, show_progress
+from fastcutpaste.images.folders import ImageSet, check_masks, find_test_images, label_images
 from fastcutpaste.images.survey import counted
+from fastcutpaste.reports.evaluated import Evaluation
 from fastcutpaste.reports.promise import compare_with_promise, looks_of_source, percent
-from fastcutpaste.reports.runs import evaluate_scores, score_paths, write_evaluation
+from fastcutpaste.reports.runs import evaluate_scores, write_evaluation
+from fastcutpaste.reports.scored import score_in_turn
+from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import Ensemble, spread
+from fastcutpaste.training.launch import Alone, share_of
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 FIGURES = ("image_auroc", "pixel_auroc", "pro_auc", "false_positive_rate", "detection_rate")
 
@@ -35,45 +51,67 @@ FIGURES = ("image_auroc", "pixel_auroc", "pro_auc", "false_positive_rate", "dete
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for scores and heat maps.  [default: RUN/evaluation]"
 )
+@STRICT_OPTION
 @DEVICE_OPTION
 @DEVICES_OPTION
 def evaluate(
     run: Path, data: Path | None, good_folders: tuple[Path, ...], bad_folders: tuple[Path, ...],
-    mask_folder: Path | None, out: Path | None, device: str, devices: int,
+    mask_folder: Path | None, out: Path | None, strict: bool, device: str, devices: int,
 ) -> None:  # fmt: skip
     """Measure the detector in RUN on labelled images: DATA/test/<kind>, with masks in DATA/ground_truth.
 
     DATA may as well be laid out as other published sets are, or be a CSV file with a column path and, as far as known,
     label, mask and split. --good and --bad, each as often as wanted, name folders instead. `fastcutpaste inspect` tells
-    what is read as what.
+    what is read as what. Files that cannot be read are named and passed over; the exit status is then 3.
     """
     fabric = processes(device, devices)
     detector = load_scorer(run, fabric.device)
     found = _labelled(data, good_folders, bad_folders, mask_folder)
     people.print(counted(found), markup=False)
-    # Before any scoring, which takes minutes: what is wrong with a mask comes up now.
-    masks = load_masks(found) if found.has_masks and detector.config.patch is not None else None
-    scored, _ = score_paths(detector, found.paths, fabric)
+    if detector.config.patch is not None:
+        check_masks(found)  # before any scoring, which takes minutes
+    evaluation = _evaluated(detector, found, fabric, strict)
     if not fabric.is_global_zero:
         return
-    scores, maps = detector.together(scored) if isinstance(detector, Ensemble) else scored[0]
-    results = evaluate_scores(scores, found.kinds, detector.threshold, maps, masks)
-    good = [path for path, kind in zip(found.paths, found.kinds, strict=True) if kind == "good"]
+    unread = list(evaluation.unread.values())
+    for one in unread:
+        people.print(f"not read: {' '.join(one.error.split())}", markup=False)
+    if not evaluation.seen:
+        raise ValueError(f"evaluate: at least one image that can be read required, got none of {len(found)}")
+    scores, kinds = evaluation.scores, evaluation.kinds
+    results = evaluate_scores(scores, kinds, detector.threshold, evaluation.pixels[0])
+    results["unread"] = named(unread)
+    good = [found.paths[number] for number, seen in evaluation.seen.items() if seen.kind == "good"]
     calibration = detector.calibration
     results["promised"] = None if calibration.rate is None else calibration.promised
     results["notes"] = compare_with_promise(results, calibration, good, looks_of_source(detector))
     if isinstance(detector, Ensemble):
-        pairs = zip(detector.members, scored, strict=True)
-        alone = [evaluate_scores(one, found.kinds, member.threshold, of_one, masks) for member, (one, of_one) in pairs]
+        alone = [
+            evaluate_scores(evaluation.scores_of(i), kinds, member.threshold, evaluation.pixels[1 + i])
+            for i, member in enumerate(detector.members)
+        ]
         results["members"] = {name: spread([one[name] for one in alone]) for name in FIGURES if name in results}
         results["detectors"] = [
             {name: value for name, value in one.items() if name != "image_auroc_by_kind"} for one in alone
         ]
     out = out or (run if run.is_dir() else run.parent) / "evaluation"
-    results |= write_evaluation(out, detector, found, scores, maps, masks, results)
+    results |= write_evaluation(out, evaluation, results)
     for line in _table(results):
         people.print(line, markup=False)
-    finish(results)
+    finish(results, say_unread(unread, len(found)))
+
+
+def _evaluated(detector: Detector | Ensemble, found: ImageSet, fabric: "Fabric | Alone", strict: bool) -> Evaluation:
+    """Score images, each in one of the processes, a few at a time."""
+    evaluation = Evaluation(detector, found)
+    mine = share_of(range(len(found)), fabric)
+    numbers = iter(mine)
+    batches = score_in_turn(detector, [found.paths[number] for number in mine], strict)
+    for batch in show_progress(batches, len(mine), "scoring") if fabric.is_global_zero else batches:
+        for one in batch:
+            evaluation.add(next(numbers), one, strict=strict)
+    evaluation.gather(fabric)
+    return evaluation
 
 
 def _labelled(data: Path | None, good: tuple[Path, ...], bad: tuple[Path, ...], masks: Path | None) -> ImageSet:

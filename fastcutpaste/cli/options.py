@@ -64,6 +64,11 @@ def say_unread(unread: Sequence[Unread], count: int) -> int:
     return INCOMPLETE if unread else 0
 
 
+def named(unread: Sequence[Unread]) -> list[dict[str, str]]:
+    """Give files that could not be read as JSON tells them."""
+    return [{"image": str(one.path), "error": one.error} for one in unread]
+
+
 def device_named(name: str) -> torch.device:
     """Give the device of --device; 'auto' is a CUDA GPU where there is one."""
     if name == "auto":

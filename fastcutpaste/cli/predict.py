@@ -13,6 +13,7 @@ from fastcutpaste.cli.options import (
     STRICT_OPTION,
     finish,
     load_scorer,
+    named,
     processes,
     say_unread,
 )
@@ -22,8 +23,8 @@ from fastcutpaste.images.folders import find_test_images
 from fastcutpaste.images.readable import Unread
 from fastcutpaste.reports.lines import append_lines, read_lines
 from fastcutpaste.reports.page import Shown
-from fastcutpaste.reports.runs import heat_range, write_report
-from fastcutpaste.reports.scored import AT_ONCE, Scored, score_in_turn
+from fastcutpaste.reports.runs import write_report
+from fastcutpaste.reports.scored import AT_ONCE, Scored, heat_range, score_in_turn
 from fastcutpaste.reports.thumbnails import show
 from fastcutpaste.scoring.calibration import Calibration, Decision
 from fastcutpaste.scoring.detector import Detector
@@ -96,7 +97,7 @@ def predict(
     if not fabric.is_global_zero:
         return
     unread = [Unread(paths[number], one["error"]) for number, one in sorted(told.items()) if "error" in one]
-    outcome: Told = {**detector.calibration.summary, "unread": len(unread)}
+    outcome: Told = {**detector.calibration.summary, "unread": named(unread)}
     if out is None:
         outcome["results"] = [one for _, one in sorted(told.items())]
     else:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastcutpaste.images.image_set import ImageSet, all_of_kind, joined, load_masks
+from fastcutpaste.images.image_set import ImageSet, all_of_kind, check_masks, joined, load_masks
 from fastcutpaste.images.labelled import Labelled, by_masks, kinds_in, masks_beside, read_labelled
 from fastcutpaste.images.masks import masks_among, pair_masks
 from fastcutpaste.images.tree import (
@@ -24,8 +24,8 @@ from fastcutpaste.images.tree import (
     some_of,
 )
 
-__all__ = ["EXTENSIONS", "ImageSet", "find_calibration_images", "find_test_images", "find_training_images",
-           "label_images", "layout_of", "load_masks"]  # fmt: skip
+__all__ = ["EXTENSIONS", "ImageSet", "check_masks", "find_calibration_images", "find_test_images",
+           "find_training_images", "label_images", "layout_of", "load_masks"]  # fmt: skip
 
 PLAIN, TRAIN_ALONE = "a plain folder", "a folder train"
 _TRAIN, _TEST, _VALIDATION = ("train", "training"), ("test", "test_public", "testing"), ("validation", "val", "valid")

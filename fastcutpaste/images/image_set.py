@@ -73,6 +73,38 @@ def joined(sets: Sequence[ImageSet]) -> ImageSet:
     )
 
 
+def check_masks(images: ImageSet) -> None:
+    """Refuse masks that do not fit their images, by the heads of the files alone; warn of those that are resized.
+
+    What cannot be read is left to be found when it is needed.
+
+    Raises:
+        ValueError: a mask of another aspect ratio than its image.
+    """
+    pairs = [
+        (path, one)
+        for path, mask in zip(images.paths, images.masks, strict=True)
+        for one in (() if mask is None else mask if isinstance(mask, tuple) else (mask,))
+    ]
+
+    def sizes(pair: tuple[Path, Path]) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        try:
+            return peek(pair[0])[0], peek(pair[1])[0]
+        except ValueError:
+            return None
+
+    resized = []
+    for (path, mask), both in zip(pairs, in_threads("masks", sizes, pairs, None, False), strict=True):
+        if both is None or both[0] == both[1]:
+            continue
+        came = f"{mask} is {both[1][0]}×{both[1][1]}, {path} is {both[0][0]}×{both[0][1]}"
+        if not _is_resized(*both):
+            raise ValueError(f"{mask}: a mask of its image's (height, width) required, {came}")
+        resized.append(came)
+    if resized:
+        _warn_of(resized)
+
+
 def load_masks(images: ImageSet, sizes: Sequence[tuple[int, int]] | None = None) -> list[Tensor]:
     """Read the masks of labelled images at their original sizes; a good image's is all False.
 
@@ -119,9 +151,13 @@ def load_masks(images: ImageSet, sizes: Sequence[tuple[int, int]] | None = None)
 
     masks = in_threads("masks", load, list(zip(images.paths, images.masks, sizes, strict=True)), None, False)
     if resized:
-        warnings.warn(f"{len(resized)} masks of another size than their images are resized to these, of the same "
-                      f"aspect ratio (one of them: {resized[0]})", stacklevel=2)  # fmt: skip
+        _warn_of(resized)
     return masks
+
+
+def _warn_of(resized: list[str]) -> None:
+    warnings.warn(f"{len(resized)} masks of another size than their images are resized to these, of the same aspect "
+                  f"ratio (one of them: {resized[0]})", stacklevel=3)  # fmt: skip
 
 
 def _is_resized(size: Sequence[int], other: Sequence[int]) -> bool:

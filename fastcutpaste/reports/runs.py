@@ -2,39 +2,25 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import fastcutpaste
-from fastcutpaste.console import show_progress
 from fastcutpaste.files import written_whole
-from fastcutpaste.images.decode import load_images
-from fastcutpaste.images.folders import ImageSet
 from fastcutpaste.images.readable import Unread
+from fastcutpaste.reports.evaluated import Evaluation
 from fastcutpaste.reports.page import Shown, write_page
-from fastcutpaste.reports.thumbnails import show
+from fastcutpaste.reports.scored import heat_range
 from fastcutpaste.scoring.calibration import Decision
-from fastcutpaste.scoring.dense import resize_map, score_maps
 from fastcutpaste.scoring.detector import Detector
-from fastcutpaste.scoring.ensemble import ENSEMBLE_FILE, Ensemble, Scored
+from fastcutpaste.scoring.ensemble import ENSEMBLE_FILE, Ensemble
 from fastcutpaste.scoring.intervals import CONFIDENCE, auroc_interval, rate_interval
-from fastcutpaste.scoring.metrics import (
-    Curve,
-    image_auroc,
-    pixel_auroc,
-    pixel_roc_curve,
-    pro_auc,
-    pro_curve,
-    roc_curve,
-)
-from fastcutpaste.training.launch import Alone, gathered, share_of
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from fastcutpaste.scoring.metrics import Curve, image_auroc, roc_curve
+from fastcutpaste.scoring.pixels import PixelScores
 
 DETECTOR_FILE = "detector.safetensors"
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -116,50 +102,13 @@ def load_run(run: Path, device: torch.device) -> Detector | Ensemble:
     return Detector.load(run / DETECTOR_FILE if run.is_dir() else run, device)
 
 
-def score_paths(
-    detector: Detector | Ensemble, paths: Sequence[Path], fabric: "Fabric | Alone"
-) -> tuple[list[Scored], list[tuple[int, int]]]:
-    """Score image files, each in one of the processes.
-
-    Returns:
-        For each detector, or the one, scores (N,) and, from a detector of patches, heat maps (H_i, W_i) at the images'
-        original sizes, which come last; all in the order of the paths.
-    """
-    mine, sizes = _score_files(detector, share_of(paths, fabric), progress=fabric.is_global_zero)
-    scored: list[Scored] = []
-    for scores, maps in mine:
-        everyones = torch.tensor(gathered(scores.tolist(), fabric))
-        scored.append((everyones, None if maps is None else gathered(maps, fabric)))
-    return scored, gathered(sizes, fabric)
-
-
-def _score_files(
-    detector: Detector | Ensemble, paths: Sequence[Path], progress: bool
-) -> tuple[list[Scored], list[tuple[int, int]]]:
-    """Score image files with each detector, or the one; give the images' original sizes, too."""
-    pixels, sizes = load_images(paths, detector.config.size, progress=progress)
-    members = detector.members if isinstance(detector, Ensemble) else [detector]
-    return [score_images(member, pixels, sizes, progress) for member in members], sizes
-
-
-def score_images(detector: Detector, images: Tensor, sizes: Sequence[tuple[int, int]], progress: bool = True) -> Scored:
-    """Give scores (N,) and, from a detector of patches, heat maps (H_i, W_i) at the images' original sizes."""
-    shown = show_progress if progress else None
-    if detector.config.patch is None:
-        return detector.score(images, shown), None
-    maps = detector.localize(images, shown)  # (N, H, W)
-    originals = [resize_map(one[None], size)[0] for one, size in zip(maps, sizes, strict=True)]
-    return score_maps(maps), originals
-
-
 def evaluate_scores(
     scores: Tensor,
     kinds: Sequence[str | None],
     threshold: float,
-    maps: Sequence[Tensor] | None,
-    masks: Sequence[Tensor] | None,
+    pixels: PixelScores | None = None,
 ) -> dict[str, Any]:
-    """Measure scores (N,) and heat maps against what is known of the images; leave out what cannot be measured.
+    """Measure scores (N,) and those of pixels against what is known of the images; leave out what cannot be measured.
 
     Rates and the image AUROC come with their intervals.
     """
@@ -184,55 +133,42 @@ def evaluate_scores(
         if counts[whole]:
             results[name] = counts[part] / counts[whole]
             intervals[name] = rate_interval(counts[part], counts[whole])
-    if maps is not None and masks is not None and any(mask.any() for mask in masks):
-        results["pixel_auroc"] = pixel_auroc(maps, masks)
-        results["pro_auc"] = pro_auc(maps, masks)
+    if pixels is not None and pixels.both:
+        results["pixel_auroc"] = pixels.auroc()
+        results["pro_auc"] = pixels.pro_auc()
     return results
 
 
-def write_evaluation(
-    folder: Path,
-    detector: Detector | Ensemble,
-    images: ImageSet,
-    scores: Tensor,
-    maps: Sequence[Tensor] | None,
-    masks: Sequence[Tensor] | None,
-    results: dict[str, Any],
-) -> dict[str, Any]:
+def write_evaluation(folder: Path, evaluation: Evaluation, results: dict[str, Any]) -> dict[str, Any]:
     """Write scores.csv, metrics.json, report.html and, where there are heat maps, a picture; give the paths."""
+    detector, scores = evaluation.detector, evaluation.scores
     written = {"scores": str(folder / "scores.csv")}
-    decisions = detector.calibration.decide(scores)
     with written_whole(folder / "scores.csv") as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["image", "kind", *Decision._fields])
-        for path, kind, decision in zip(images.paths, images.kinds, decisions, strict=True):
-            numbers = ["" if value is None else f"{value:.6g}" for value in decision[:-1]]
-            writer.writerow([path, kind, *numbers, decision.defective])
-
-    if maps is not None:
-        sizes = [(one.shape[0], one.shape[1]) for one in maps]
-        picture = folder / "heatmaps.png"
-
-        def original(i: int) -> Tensor:
-            return load_images([images.paths[i]], sizes[i]).pixels[0]
-
-        draw_examples(detector, original, maps, images.kinds, scores, picture, masks)
-        written["heat_maps"] = str(picture)
+        writer.writerow(["image", "kind", *Decision._fields, "error"])
+        decisions = dict(zip(evaluation.seen, detector.calibration.decide(scores), strict=True))
+        for number, (path, kind) in enumerate(zip(evaluation.images.paths, evaluation.images.kinds, strict=True)):
+            if number in decisions:
+                *values, defective = decisions[number]
+                numbers = ["" if value is None else f"{value:.6g}" for value in values]
+                writer.writerow([path, kind, *numbers, defective, ""])
+            else:
+                nothing = [""] * len(Decision._fields)
+                writer.writerow([path, kind, *nothing, evaluation.unread[number].error])
+    if any(seen.example is not None for seen in evaluation.seen.values()):
+        _draw_examples(evaluation, folder / "heatmaps.png")
+        written["heat_maps"] = str(folder / "heatmaps.png")
     with written_whole(folder / "metrics.json") as temporary:
         temporary.write_text(json.dumps(results, indent=2) + "\n")
-    nothing = [None] * len(images)
-    rows = zip(images.paths, images.kinds, scores.tolist(), maps or nothing, masks or nothing, strict=True)
-    shown = (
-        show(*row, heat_range=heat_range(detector), details=decision.details)
-        for row, decision in zip(rows, decisions, strict=True)
-    )
     curves = {}
     if "image_auroc" in results:
-        curves["image ROC"] = roc_curve(scores, images.labels), results["image_auroc"]
-    if "pixel_auroc" in results and maps is not None and masks is not None:
-        curves["pixel ROC"] = pixel_roc_curve(maps, masks), results["pixel_auroc"]
-        curves["per-region overlap"] = pro_curve(maps, masks), results["pro_auc"]
-    write_report(folder / "report.html", detector, "Evaluation", shown, results, curves)
+        labels = torch.tensor([kind != "good" for kind in evaluation.kinds])
+        curves["image ROC"] = roc_curve(scores, labels), results["image_auroc"]
+    if "pixel_auroc" in results:
+        curves["pixel ROC"] = evaluation.pixels[0].roc_curve(), results["pixel_auroc"]
+        curves["per-region overlap"] = evaluation.pixels[0].pro_curve(), results["pro_auc"]
+    shown, unread = (seen.shown for seen in evaluation.seen.values()), list(evaluation.unread.values())
+    write_report(folder / "report.html", detector, "Evaluation", shown, results, curves, unread)
     return written | {"report": str(folder / "report.html")}
 
 
@@ -281,51 +217,22 @@ def write_report(
     )  # fmt: skip
 
 
-def draw_examples(
-    detector: Detector | Ensemble,
-    image_at: Callable[[int], Tensor],
-    maps: Sequence[Tensor],
-    kinds: Sequence[str | None],
-    scores: Tensor,
-    path: Path,
-    masks: Sequence[Tensor] | None = None,
-) -> None:
-    """Draw a few heat maps of each kind, spread over the images given: not the best, not the worst."""
-    low, high = heat_range(detector)
-    chosen = _examples(kinds)
+def _draw_examples(evaluation: Evaluation, path: Path) -> None:
+    """Draw a few heat maps of each kind, spread over the images given."""
     from fastcutpaste.reports.pictures import write_heat_maps  # Matplotlib takes a second
 
+    low, high = heat_range(evaluation.detector)
+    drawn = [(seen, seen.example) for seen in evaluation.seen.values() if seen.example is not None]
+    decisions = evaluation.detector.calibration.decide([seen.score for seen, _ in drawn])
     write_heat_maps(
-        [image_at(i) for i in chosen],
-        [maps[i] for i in chosen],
+        [example.image for _, example in drawn],
+        [example.heat for _, example in drawn],
         path,
         low=low,
         high=high,
-        masks=None if masks is None else [masks[i] for i in chosen],
-        titles=_titles(detector, kinds, scores, chosen),
+        masks=[example.mask for _, example in drawn],
+        titles=[
+            f"{seen.kind}  {decision.score:.1f}{' ▲' if decision.defective else ''}  {decision.text}"
+            for (seen, _), decision in zip(drawn, decisions, strict=True)
+        ],
     )
-
-
-def _titles(
-    detector: Detector | Ensemble, kinds: Sequence[str | None], scores: Tensor, chosen: Sequence[int]
-) -> list[str]:
-    decisions = detector.calibration.decide([float(scores[i]) for i in chosen])
-    return [
-        f"{kinds[i]}  {decision.score:.1f}{' ▲' if decision.defective else ''}  {decision.text}"
-        for i, decision in zip(chosen, decisions, strict=True)
-    ]
-
-
-def heat_range(detector: Detector | Ensemble) -> tuple[float, float]:
-    """Give the scores a heat map is drawn between: from what is typical of normal images, the threshold half-way."""
-    return detector.typical, 2 * detector.threshold - detector.typical
-
-
-def _examples(kinds: Sequence[str | None], each: int = 3) -> list[int]:
-    """Choose up to `each` images of every kind, evenly spread."""
-    chosen: list[int] = []
-    for kind in dict.fromkeys(kinds):
-        of_kind = [i for i, other in enumerate(kinds) if other == kind]
-        step = max(1, len(of_kind) / each)
-        chosen += [of_kind[int(i * step)] for i in range(min(each, len(of_kind)))]
-    return chosen

@@ -45,6 +45,11 @@ class Scored(NamedTuple):
         return None if self.maps is None else resize_map(self.maps[member][None], self.size)[0]
 
 
+def heat_range(detector: Detector | Ensemble) -> tuple[float, float]:
+    """Give the scores a heat map is drawn between: from what is typical of normal images, the threshold half-way."""
+    return detector.typical, 2 * detector.threshold - detector.typical
+
+
 def score_in_turn(
     detector: Detector | Ensemble, paths: Sequence[Path], strict: bool = False
 ) -> Iterator[list[Scored | Unread]]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from fastcutpaste.scoring.metrics import Curve, area_below, area_up_to, region_weights
 
 _MOST = 1 << 20  # distinct scores kept: 28 bytes each
-_WAITING = 1 << 22  # pixels gathered before they are counted: 4 bytes each
+_WAITING = 1 << 21  # pixels gathered before they are counted: 4 bytes each
 Columns = NDArray[np.float64]  # (3, K): normal pixels, defect pixels, and these weighted by 1 / their region's size
 
 
@@ -135,14 +135,17 @@ def _tally(keys: NDArray[np.int32], columns: Columns | None, most: int) -> tuple
     if not len(keys):
         return keys, np.empty((1, 0)) if columns is None else columns
     low, span = int(keys.min()), int(keys.max()) - int(keys.min()) + 1
-    places: NDArray[Any] = keys.astype(np.int64) - low
     values = None
-    if span > 8 * most:  # a place for each would be too many
+    if span <= 4 * most:
+        places: NDArray[Any] = keys - np.int32(low)
+    elif columns is None:
+        values, counts = np.unique(keys, return_counts=True)
+        return values, counts[None].astype(np.float64)
+    else:
         values, places = np.unique(keys, return_inverse=True)
         span = len(values)
-    rows = [None] if columns is None else list(columns)
-    sums = np.stack([np.bincount(places, row, span).astype(np.float64) for row in rows])
+    sums = np.stack([np.bincount(places, row, span) for row in ([None] if columns is None else columns)])
     if values is not None:
-        return values, sums
+        return values, sums.astype(np.float64)
     taken = np.flatnonzero(sums.any(0))
-    return (taken + low).astype(np.int32), sums[:, taken]
+    return (taken + low).astype(np.int32), sums[:, taken].astype(np.float64)

@@ -71,7 +71,7 @@ def test_evaluate_measures_everything_and_draws_heat_maps(trained, category):
     for name in ("image_auroc", "counts", "intervals", "promised", "notes"):
         assert written[name] == result[name]
     rows = list(csv.DictReader((out / "evaluation/scores.csv").read_text().splitlines()))
-    assert list(rows[0]) == ["image", "kind", "score", "p_value", "relative", "defective"]
+    assert list(rows[0]) == ["image", "kind", "score", "p_value", "relative", "defective", "error"]
     predicted, _ = run("predict", out, *(row["image"] for row in rows))
     for row, told in zip(rows, predicted["results"], strict=True):
         assert [float(row[name]) for name in ("score", "p_value", "relative")] == pytest.approx(

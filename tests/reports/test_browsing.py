@@ -14,8 +14,10 @@ from pictures import draw_waves, write_picture
 from PIL import Image
 from small_detector import make_fitted
 
-from fastcutpaste.images.folders import find_test_images, load_masks
+from fastcutpaste.images.folders import find_test_images
+from fastcutpaste.reports.evaluated import Evaluation as Gathered
 from fastcutpaste.reports.runs import evaluate_scores, write_evaluation
+from fastcutpaste.reports.scored import Scored
 from fastcutpaste.scoring.intervals import rate_interval
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -63,10 +65,12 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     scores = chance.argsort().argsort() / 16 - 1  # which six digits give whole
     detector = make_fitted()
     detector.threshold, detector.typical = float(scores.median()), float(scores.min())
-    masks = load_masks(found)
-    results = evaluate_scores(scores, found.kinds, detector.threshold, maps, masks)
+    gathering = Gathered(detector, found)
+    for number, (path, score, heat) in enumerate(zip(found.paths, scores.tolist(), maps, strict=True)):
+        gathering.add(number, Scored(path, (40, 72), score, (score,), heat[None]))
+    results = evaluate_scores(scores, found.kinds, detector.threshold, gathering.pixels[0])
     results |= {"promised": 0.05, "notes": ["more came than <promised>", "because"]}
-    written = write_evaluation(root / "run", detector, found, scores, maps, masks, results)
+    written = write_evaluation(root / "run", gathering, results)
     with open(written["scores"], newline="") as file:
         rows = [Row(Path(row["image"]).name, row["kind"], float(row["score"])) for row in csv.DictReader(file)]
     return Evaluation(Path(written["report"]), rows, json.loads((root / "run/metrics.json").read_text()))

@@ -33,7 +33,7 @@ def results_of(alarms: int, good: int = 40) -> dict[str, Any]:
     """Measure scores of which so many good ones lie above the threshold of 0.5, and all of three defects."""
     scores = (torch.arange(good + 3) < alarms).float()
     scores[good:] = 1
-    return evaluate_scores(scores, ["good"] * good + ["crack"] * 3, 0.5, None, None)
+    return evaluate_scores(scores, ["good"] * good + ["crack"] * 3, 0.5)
 
 
 @pytest.mark.parametrize("alarms", [0, 1, 2, 5])
@@ -42,7 +42,7 @@ def test_nothing_is_said_where_chance_explains_what_came_and_no_file_is_read(ala
 
 
 def test_nothing_is_said_without_good_images_or_without_a_promise(tmp_path: Path) -> None:
-    only_bad = evaluate_scores(torch.ones(3), ["crack"] * 3, 0.5, None, None)
+    only_bad = evaluate_scores(torch.ones(3), ["crack"] * 3, 0.5)
     assert compare_with_promise(only_bad, promising(0.05), [], usual()) == []
     assert compare_with_promise(results_of(20), Calibration(threshold=0.5), write_good(tmp_path), usual()) == []
 
@@ -94,7 +94,7 @@ def test_a_file_that_does_not_tell_its_images_looks_is_said_to_be_so(tmp_path: P
     (["good", "good", "crack", "crack"], set()),
 ])  # fmt: skip
 def test_what_cannot_be_measured_has_neither_figure_nor_interval(kinds: list[str], missing: set[str]) -> None:
-    results = evaluate_scores(torch.tensor([0.0, 1, 0, 1]), kinds, 0.5, None, None)
+    results = evaluate_scores(torch.tensor([0.0, 1, 0, 1]), kinds, 0.5)
     every = {"detection_rate", "false_positive_rate", "image_auroc"}
     assert every & set(results) == every - missing
     assert set(results["intervals"]) == {"confidence"} | every - missing
