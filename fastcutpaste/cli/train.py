@@ -17,6 +17,7 @@ from fastcutpaste.cli.options import (
     device_named,
     finish,
     launched,
+    named,
     seeds_of,
     size_of,
 )
@@ -104,6 +105,8 @@ READ = ("auto", "resident", "stream", "dali")
 @click.option("--read", type=click.Choice(READ), default="auto", show_default=True,
               help="Keep all images on the device, or read them again each epoch, by processes (stream) or by NVIDIA "
                    "DALI, on a GPU; auto: keep what fits, read the rest as can be.")  # fmt: skip
+@click.option("--skip-unreadable", is_flag=True,
+              help="Train without files that cannot be read; their names are kept in the detector's file.")  # fmt: skip
 @DEVICE_OPTION
 @DEVICES_OPTION
 @click.option("--num-nodes", default=1, show_default=True, help="Machines, each with as many devices.")
@@ -118,8 +121,8 @@ def train(
     optimizer: Any, learning_rate: float | None, jitter: float | None, source: Any, backbone: str | None,
     weights: str | None, stage: str | None, density: Any, border: bool, level: bool, areas: str, fpr: float,
     held_out: float | None, hold_out: Any, group: str | None, calibration: Path | None, seeds: str, precision: Any,
-    compiled: bool | None, read: str, device: str, devices: int, num_nodes: int, resume: bool, accept_changes: bool,
-    save_minutes: float, save_steps: int | None, overwrite: bool, profile: bool,
+    compiled: bool | None, read: str, skip_unreadable: bool, device: str, devices: int, num_nodes: int, resume: bool,
+    accept_changes: bool, save_minutes: float, save_steps: int | None, overwrite: bool, profile: bool,
 ) -> None:  # fmt: skip
     """Train a detector on the normal images in DATA: an MVTec category (train/good), or a plain folder of images.
 
@@ -167,7 +170,7 @@ def train(
         warnings.simplefilter("ignore")  # what they say is among the survey's notes
         found = find_training_images(data)
     aside = Aside(calibration, hold_out, held_out, group)
-    chosen = choose_images(data, found.paths, aside, len(numbers), numbers[0])
+    chosen = choose_images(data, found.paths, aside, len(numbers), numbers[0], skip_unreadable)
     # A detector's scale is made of them; of whole images, whose typical score is a median, it takes more.
     fewest, least = min(len(split.held_out) for split in chosen.splits), 2 if crop else 4
     if len(numbers) > 1 and fewest < least:
@@ -255,6 +258,8 @@ def _train_one(
     normal, calibration = images.for_fitting(member, fabric.device)
     looks = Looks.of([images.files.paths[i] for i in images.splits[member].held_out.tolist()])
     provenance = provenance_of(normal, config, source) | {"facts": keeper.facts, SOURCE: asdict(looks)}
+    if images.unread:
+        provenance["unread"] = [str(one.path) for one in images.unread]
     detector = Detector(network, scoring, provenance=provenance)
     detector.fit(normal, calibration, show_progress).save(folder / DETECTOR_FILE)
     complete(folder)
@@ -262,4 +267,5 @@ def _train_one(
     return {
         "detector": str(folder / DETECTOR_FILE), "images": len(images.files), "steps": config.steps, "loss": last.loss,
         "accuracy": last.accuracy, "threshold": detector.threshold, "promised": detector.calibration.promised,
+        "unread": named(images.unread),
     }  # fmt: skip

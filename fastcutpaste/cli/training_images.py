@@ -1,6 +1,7 @@
 """What a training run reads: which images it learns from, which set the threshold, and where their pixels are."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from fastcutpaste.images.decode import in_threads, load_images, peek
 from fastcutpaste.images.folders import find_calibration_images, find_training_images
 from fastcutpaste.images.hold_out import How, groups_of, hold_out, spans
 from fastcutpaste.images.looks import Looks, differences
+from fastcutpaste.images.readable import Unread, find_unread
 from fastcutpaste.images.tree import folders_in, is_good
 from fastcutpaste.training.recipe import Batches
 from fastcutpaste.training.step import TrainConfig
@@ -47,11 +49,12 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True)
 class Chosen:
-    """Hold the files of a run, how each of its detectors splits them, and by which rule."""
+    """Hold the files of a run, how its detectors split them, by which rule, and those passed over as unreadable."""
 
     paths: tuple[Path, ...]
     splits: tuple[Split, ...]
     rule: dict[str, Any]
+    unread: tuple[Unread, ...] = ()
 
     def held_out(self, member: int) -> dict[str, Any]:
         """Tell what a detector has not seen, as a checkpoint keeps it."""
@@ -71,15 +74,21 @@ class Chosen:
         return tuple(self.paths[i] for i in sorted(set(torch.cat(list(indices)).tolist())))
 
 
-def choose_images(root: Path, found: tuple[Path, ...], aside: Aside, count: int, seed: int) -> Chosen:
+def choose_images(
+    root: Path, found: tuple[Path, ...], aside: Aside, count: int, seed: int, skip_unreadable: bool = False
+) -> Chosen:
     """Choose what each of `count` detectors learns from, and what sets its threshold.
 
     Those of a folder, if one is asked for, or if MVTec AD 2's `validation/good` lies in the root and nothing else is
     asked for; then all detectors learn from all images. Otherwise each detector holds out another part.
 
+    Where unreadable files are to be skipped, all are decoded once to know them.
+
     Raises:
-        ValueError: both ways asked for, images on both sides, and as `hold_out` and `groups_of` do.
+        ValueError: both ways asked for, images on both sides, and as `hold_out` and `groups_of` do; files that cannot
+            be read, all of them named, or where they are skipped, no others.
     """
+    found, unread = _readable(found) if skip_unreadable else (found, ())
     asked = any(value is not None for value in (aside.how, aside.share, aside.group))
     if aside.calibration is not None:
         if asked:
@@ -90,24 +99,58 @@ def choose_images(root: Path, found: tuple[Path, ...], aside: Aside, count: int,
         kept = None if asked else find_calibration_images(root)
         own = kept.paths if kept else ()
     if own:
+        if skip_unreadable:
+            own, more = _readable(own)
+            unread += more
         known = {path.resolve() for path in found}
         if twice := [path for path in own if path.resolve() in known]:
             raise ValueError(f"--calibration: images other than those to learn from required, got {len(twice)} of "
                              f"these, the first of them {twice[0]}")  # fmt: skip
         split = Split(torch.arange(len(found)), torch.arange(len(found), len(found) + len(own)))
-        return Chosen((*found, *own), (split,) * count, {"how": "folder"})
+        return Chosen((*found, *own), (split,) * count, {"how": "folder"}, unread)
     groups = None if aside.group is None else groups_of(found, aside.group)
-    looks = in_threads("train", peek, found, None, False)
+    with _naming_all(found):
+        looks = in_threads("train", peek, found, None, False)
     how, share = aside.how or "blocks", 0.2 if aside.share is None else aside.share
     splits = [
         Split(*hold_out(found, share, how=how, groups=groups, looks=looks, fold=fold, seed=seed))
         for fold in range(count)
     ]
-    return Chosen(found, tuple(splits), {"how": how, "share": share, "group": aside.group})
+    return Chosen(found, tuple(splits), {"how": how, "share": share, "group": aside.group}, unread)
+
+
+def _readable(paths: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[Unread, ...]]:
+    """Decode files; give those that can be read, and the others."""
+    unread = tuple(find_unread(paths))
+    lost = {one.path for one in unread}
+    if len(lost) == len(paths):
+        raise ValueError(f"--skip-unreadable: images that can be read required, got none of {len(paths)} (first: "
+                         f"{unread[0].error})")  # fmt: skip
+    return tuple(path for path in paths if path not in lost), unread
+
+
+@contextmanager
+def _naming_all(paths: Sequence[Path]) -> Iterator[None]:
+    """Where one of the files cannot be read, name all that cannot."""
+    try:
+        yield
+    except ValueError as error:
+        unread = find_unread(paths)
+        if not unread:
+            raise
+        raise ValueError(_refusal(unread, len(paths))) from error
+
+
+def _refusal(unread: Sequence[Unread], count: int) -> str:
+    told = "; ".join(one.error for one in unread)
+    return (f"train: images that can be read required, got {len(unread)} of {count} that cannot; "
+            f"--skip-unreadable trains without them: {told}")  # fmt: skip
 
 
 def tell_choice(chosen: Chosen) -> None:
     """Say which images set the threshold, and what sets them apart from those to learn from."""
+    for one in chosen.unread:
+        people.print(f"skipped: {one.error}", markup=False)
     held_out, how = chosen.splits[0].held_out, chosen.rule["how"]
     if how == "folder":
         folder = chosen.paths[int(held_out[0])].parent
@@ -118,7 +161,8 @@ def tell_choice(chosen: Chosen) -> None:
         together = ", whole groups" if chosen.rule["group"] else ""
         people.print(f"{len(chosen.unseen)} of {len(chosen.paths)} images set the threshold, {whose}: "
                      f"{ways[how]}{together}")  # fmt: skip
-    aside, learned = Looks.of(chosen.unseen), Looks.of(chosen.seen)
+    with _naming_all(chosen.paths):
+        aside, learned = Looks.of(chosen.unseen), Looks.of(chosen.seen)
     unlike = differences(aside, learned)
     if unlike:
         people.print(f"note: the images for the threshold differ from those to learn from: {'; '.join(unlike)}",
@@ -133,12 +177,16 @@ def tell_choice(chosen: Chosen) -> None:
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """Hold what a run learns from: files, their pixels where they are resident, and how each detector splits them."""
+    """Hold what a run learns from: files, their pixels where they are resident, and how each detector splits them.
+
+    Those that were passed over, since they cannot be read, are kept by name.
+    """
 
     files: ImageFiles
     pixels: Tensor | None  # uint8 (N, 3, H, W) on the device; None: streamed
     splits: tuple[Split, ...]
     decoder: str = "Pillow"  # or DALI
+    unread: tuple[Unread, ...] = ()
 
     def batches(self, member: int, config: TrainConfig, device: torch.device) -> Batches:
         """Give what a detector learns from, batch after batch."""
@@ -203,12 +251,15 @@ def read_images(chosen: Chosen, size: tuple[int, int], read: str, fabric: Fabric
         by_dali = read == "dali" or (read == "auto" and device.type == "cuda" and has_dali())
         decoder = "DALI" if by_dali else "Pillow"
         people.print(f"images are streamed from disk and decoded by {decoder}, {why}")
-        return TrainingImages(files, None, splits, decoder)
-    pixels = load_images(
-        paths, size, progress=fabric.is_global_zero, memory_format=torch.channels_last
-    ).pixels  # (N, 3, H, W)
+        if lost := find_unread(paths):  # said now, not in the middle of the night
+            raise ValueError(_refusal(lost, len(paths)))
+        return TrainingImages(files, None, splits, decoder, chosen.unread)
+    with _naming_all(paths):
+        pixels = load_images(
+            paths, size, progress=fabric.is_global_zero, memory_format=torch.channels_last
+        ).pixels  # (N, 3, H, W)
     people.print(f"images are resident on {device}: {pixels.nbytes / 1e6:,.0f} MB")
-    return TrainingImages(files, pixels.to(device), splits)
+    return TrainingImages(files, pixels.to(device), splits, unread=chosen.unread)
 
 
 def _plain(folder: Path) -> tuple[Path, ...]:

@@ -11,7 +11,8 @@ from threading import Timer
 
 import pytest
 import torch
-from command_line import QUICK, SMALL, failing, run
+from command_line import QUICK, SMALL, failing, run, write_normal
+from pictures import draw_noise, write_picture
 from PIL import Image
 from processes import Started, run_command
 from safetensors.torch import load_file
@@ -171,3 +172,41 @@ def test_images_that_changed_under_a_run_are_refused(category, tmp_path):
     Image.new("RGB", (32, 32)).save(copy / "train/good/3.png")
     line = failing(*command(copy, out), "--resume", "--accept-changes")
     assert "--resume: the images of the run required, got other ones" in line
+
+
+# Images that cannot be read
+
+
+@pytest.mark.parametrize("read", ["resident", "stream"])
+def test_all_images_that_cannot_be_read_are_named_at_once_or_skipped(tmp_path, read):
+    data = write_normal(tmp_path / "data", 8)
+    cut, other = data / "train/good/2.png", data / "train/good/5.png"
+    cut.write_bytes(cut.read_bytes()[:300])  # its head is whole
+    line = failing("train", data, "--out", tmp_path / "one", *QUICK, "--read", read)
+    assert "got 1 of 8 that cannot" in line
+    other.write_text("none")
+    line = failing("train", data, "--out", tmp_path / "two", *QUICK, "--read", read)
+    assert "got 2 of 8 that cannot; --skip-unreadable trains without them" in line
+    assert str(cut) in line
+    assert str(other) in line
+    arguments = ("train", data, "--out", tmp_path / "three", *QUICK, "--read", read, "--skip-unreadable")
+    result, text = run(*arguments)
+    assert result["images"] == 6
+    assert [one["image"] for one in result["unread"]] == [str(cut), str(other)]
+    assert text.count("skipped: ") == 2
+    assert Detector.load(result["detector"]).provenance["unread"] == [str(cut), str(other)]
+    for path in (data / "train/good").iterdir():
+        path.write_text("none")
+    assert "got none of 8" in failing("train", data, "--out", tmp_path / "four", *QUICK, "--skip-unreadable")
+
+
+def test_broken_images_for_the_threshold_are_skipped_too(tmp_path):
+    data = write_normal(tmp_path / "data", 4)
+    for i in range(4):
+        write_picture(data / f"validation/good/{i}.png", draw_noise(32, 32, seed=20 + i))
+    broken = data / "validation/good/1.png"
+    broken.write_text("none")
+    assert str(broken) in failing("train", data, "--out", tmp_path / "run", *QUICK)
+    result, _ = run("train", data, "--out", tmp_path / "run", *QUICK, "--skip-unreadable")
+    assert result["images"] == 7
+    assert [one["image"] for one in result["unread"]] == [str(broken)]
