@@ -15,9 +15,10 @@ from fastcutpaste.scoring.dense import resize_map
 def main(detector_file: str, image_file: str, picture_file: str) -> tuple[int, int]:
     """Write the overlay; give the (y, x) of the most anomalous pixel."""
     detector = Detector.load(detector_file)
-    image, [size] = load_images([image_file], detector.config.size)  # uint8 (1, 3, H, W) and the original size
+    bits = detector.config.bits
+    image, [size] = load_images([image_file], detector.config.size, bits=bits)  # uint8 (1, 3, H, W), the original size
     score_map = resize_map(detector.localize(image), size)[0]  # (height, width) of the file
-    original = load_images([image_file], size).pixels[0]
+    original = load_images([image_file], size, bits=bits).pixels[0]
     picture = overlay(original, score_map, low=detector.typical, high=2 * detector.threshold - detector.typical)
     Image.fromarray(picture.permute(1, 2, 0).numpy()).save(picture_file)
     y, x = divmod(int(score_map.argmax()), size[1])

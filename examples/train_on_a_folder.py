@@ -16,6 +16,7 @@ from fastcutpaste import (
     Network,
     PretextTask,
     TrainConfig,
+    find_bits,
     find_training_images,
     hold_out,
     image_batches,
@@ -28,9 +29,9 @@ def main(folder: str, path: str, steps: int = 600, size: int = 256, crop: int = 
     """Train on crops, fit the density, set the threshold, save."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     paths = find_training_images(folder).paths
-    images = load_images(paths, size, progress=True).pixels.to(device)
-    learned, held_out = hold_out(paths)  # the threshold comes from images the network has not seen
-    normal, calibration = images[learned], images[held_out]
+    bits = find_bits(paths)  # of a camera's 10 to 16; the detector keeps them, for the images that it will score
+    images = load_images(paths, size, bits=bits, progress=True).pixels.to(device)
+    normal, calibration = (images[part] for part in hold_out(paths))  # of images not learned from: the threshold
 
     torch.manual_seed(0)
     network = Network().to(device)
@@ -39,7 +40,7 @@ def main(folder: str, path: str, steps: int = 600, size: int = 256, crop: int = 
     task = PretextTask(CutPaste(), CutPasteScar(reference=None))  # on crops a scar keeps its size in pixels
     train(network, batches, task, config, base=BaseAugmentation(shift=0), on_report=print)
 
-    detector = Detector(network, DetectorConfig((size, size), patch=crop, stride=stride)).fit(normal, calibration)
+    detector = Detector(network, DetectorConfig((size, size), crop, stride, bits=bits)).fit(normal, calibration)
     detector.save(path)
     print(f"{path}: images with a score above {detector.threshold:.2f} are called defective")
     return detector

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # loaded on first use, below: the op needs torch alone, and --help not even that
     from fastcutpaste.images.batches import image_batches
-    from fastcutpaste.images.decode import load_images
+    from fastcutpaste.images.decode import find_bits, load_images
     from fastcutpaste.images.folders import find_training_images
     from fastcutpaste.images.hold_out import hold_out
     from fastcutpaste.networks.backbone import Network, NetworkConfig
@@ -51,6 +51,7 @@ __all__ = [
     "TrainConfig",
     "__version__",
     "draw",
+    "find_bits",
     "find_training_images",
     "hold_out",
     "image_batches",
@@ -87,6 +88,7 @@ _ON_FIRST_USE = {
     "Scar": "transforms.baselines",
     "TrainConfig": "training.step",
     "draw": "op.placement",
+    "find_bits": "images.decode",
     "find_training_images": "images.folders",
     "hold_out": "images.hold_out",
     "image_batches": "images.batches",

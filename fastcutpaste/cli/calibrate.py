@@ -36,10 +36,11 @@ def calibrate(run: Path, images: tuple[Path, ...], fpr: float | None, threshold:
     detector = load_scorer(run, target)
     former = detector.calibration
     paths = _normal(images, detector)
-    pixels = load_images(paths, detector.config.size, progress=True).pixels if paths else None
+    size, bits = detector.config.size, detector.config.bits
+    pixels = load_images(paths, size, bits=bits, progress=True).pixels if paths else None
     detector.calibrate(pixels, fpr, threshold, show_progress)
     if paths:
-        detector.provenance = detector.provenance | {SOURCE: asdict(Looks.of(paths))}
+        detector.provenance = detector.provenance | {SOURCE: asdict(Looks.of(paths, bits))}
     path = run
     if run.is_dir():
         path = run / (ENSEMBLE_FILE if isinstance(detector, Ensemble) else DETECTOR_FILE)

@@ -84,7 +84,7 @@ def evaluate(
     good = [found.paths[number] for number, seen in evaluation.seen.items() if seen.kind == "good"]
     calibration = detector.calibration
     results["promised"] = None if calibration.rate is None else calibration.promised
-    results["notes"] = compare_with_promise(results, calibration, good, looks_of_source(detector))
+    results["notes"] = compare_with_promise(results, calibration, good, looks_of_source(detector), detector.config.bits)
     if isinstance(detector, Ensemble):
         alone = [
             evaluate_scores(evaluation.scores_of(i), kinds, member.threshold, evaluation.pixels[1 + i])

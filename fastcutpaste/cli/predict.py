@@ -166,7 +166,8 @@ def _look(
         details = decision.details | ({} if heat is None else {"regions": regions_told(told["regions"])})
         shown = None
         if wants_page:
-            shown = show(one.path, None, one.score, heat, heat_range=heat_range(detector), details=details)
+            shown = show(one.path, None, one.score, heat, heat_range=heat_range(detector), details=details,
+                         bits=detector.config.bits)  # fmt: skip
     except ValueError as error:  # the file is read again for either, and may have been taken away by now
         if strict:
             raise
@@ -186,7 +187,7 @@ def _told(
 
         low, high = heat_range(detector)
         title = f"{one.path.name}  {decision.score:.1f}  {decision.text}"
-        pixels = load_images([one.path], one.size).pixels[0]
+        pixels = load_images([one.path], one.size, bits=detector.config.bits).pixels[0]
         write_heat_maps([pixels], [heat], picture, low=low, high=high, titles=[title])
         told["heat_map"] = str(picture)
     return told

@@ -6,7 +6,7 @@ import click
 
 from fastcutpaste.cli.options import SEED_OPTION, finish, size_of
 from fastcutpaste.console import people
-from fastcutpaste.images.decode import load_images
+from fastcutpaste.images.decode import find_bits, load_images
 from fastcutpaste.images.folders import find_training_images
 from fastcutpaste.reports.pictures import write_preview
 from fastcutpaste.transforms.baselines import Confetti, Cutout, Scar
@@ -25,7 +25,7 @@ def preview(data: Path, out: Path, count: int, size: str, seed: int) -> None:
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp"):
         raise ValueError(f"preview --out: a picture's name required, such as preview.png, got {out}")
     found = find_training_images(data)
-    images = load_images(found.paths[: max(1, count)], size_of(size)).pixels
+    images = load_images(found.paths[: max(1, count)], size_of(size), bits=find_bits(found.paths)).pixels
     transforms = {
         "CutPaste": CutPaste(),
         "CutPaste, on the object": OnForeground(CutPaste()),

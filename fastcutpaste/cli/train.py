@@ -25,6 +25,7 @@ from fastcutpaste.cli.training_images import (
     Aside,
     Chosen,
     TrainingImages,
+    bits_of_all,
     choose_images,
     read_images,
     tell_choice,
@@ -107,6 +108,9 @@ READ = ("auto", "resident", "stream", "dali")
                    "DALI, on a GPU; auto: keep what fits, read the rest as can be.")  # fmt: skip
 @click.option("--skip-unreadable", is_flag=True,
               help="Train without files that cannot be read; their names are kept in the detector's file.")  # fmt: skip
+@click.option("--bits", type=click.IntRange(8, 16),
+              help="Of the values in image files of more than 8 bits, such as 12 for a camera's 0-4095; kept by the "
+                   "detector.  [default: the fewest of 8, 10, 12, 14, 16 that hold all images]")  # fmt: skip
 @DEVICE_OPTION
 @DEVICES_OPTION
 @click.option("--num-nodes", default=1, show_default=True, help="Machines, each with as many devices.")
@@ -121,8 +125,9 @@ def train(
     optimizer: Any, learning_rate: float | None, jitter: float | None, source: Any, backbone: str | None,
     weights: str | None, stage: str | None, density: Any, border: bool, level: bool, areas: str, fpr: float,
     held_out: float | None, hold_out: Any, group: str | None, calibration: Path | None, seeds: str, precision: Any,
-    compiled: bool | None, read: str, skip_unreadable: bool, device: str, devices: int, num_nodes: int, resume: bool,
-    accept_changes: bool, save_minutes: float, save_steps: int | None, overwrite: bool, profile: bool,
+    compiled: bool | None, read: str, skip_unreadable: bool, bits: int | None, device: str, devices: int,
+    num_nodes: int, resume: bool, accept_changes: bool, save_minutes: float, save_steps: int | None, overwrite: bool,
+    profile: bool,
 ) -> None:  # fmt: skip
     """Train a detector on the normal images in DATA: an MVTec category (train/good), or a plain folder of images.
 
@@ -184,8 +189,9 @@ def train(
         for folder in (out, *folders):
             claim(folder, overwrite, resume)
     fabric.barrier()
-    _say(chosen, config, fabric)
-    images = read_images(chosen, scoring.size, read, fabric)
+    scoring = replace(scoring, bits=bits_of_all(chosen, bits))
+    _say(chosen, config, scoring.bits, fabric)
+    images = read_images(chosen, scoring.size, read, fabric, scoring.bits)
     results = []
     for member, (number, folder) in enumerate(zip(numbers, folders, strict=True)):
         settings = {"training": asdict(replace(config, seed=number)), "network": asdict(network), "weights": weights,
@@ -224,10 +230,10 @@ def _calibrate(out: Path, folders: list[Path], images: TrainingImages, device: t
     return ensemble.threshold
 
 
-def _say(chosen: Chosen, config: TrainConfig, fabric: Fabric) -> None:
+def _say(chosen: Chosen, config: TrainConfig, bits: int | None, fabric: Fabric) -> None:
     where = str(fabric.device) if fabric.world_size == 1 else f"{fabric.world_size} × {fabric.device.type}"
     people.print(f"{len(chosen.paths)} normal images, {config.steps} updates of 3 × {config.batch} images on {where}")
-    tell_choice(chosen)
+    tell_choice(chosen, bits)
     fewest = min(len(split.learned) for split in chosen.splits)
     if config.batch > fewest:
         people.print(f"note: a batch of {config.batch} repeats some of the {fewest} images to learn from")
@@ -256,7 +262,7 @@ def _train_one(
     if not fabric.is_global_zero:
         return {}
     normal, calibration = images.for_fitting(member, fabric.device)
-    looks = Looks.of([images.files.paths[i] for i in images.splits[member].held_out.tolist()])
+    looks = Looks.of([images.files.paths[i] for i in images.splits[member].held_out.tolist()], scoring.bits)
     provenance = provenance_of(normal, config, source) | {"facts": keeper.facts, SOURCE: asdict(looks)}
     if images.unread:
         provenance["unread"] = [str(one.path) for one in images.unread]

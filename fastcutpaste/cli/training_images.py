@@ -14,7 +14,7 @@ from torch import Tensor
 from fastcutpaste.console import people
 from fastcutpaste.images.batches import RESIDENT_SHARE, ImageFiles, fits, free_bytes, image_batches, stream_batches
 from fastcutpaste.images.dali_batches import dali_batches, has_dali
-from fastcutpaste.images.decode import in_threads, load_images, peek
+from fastcutpaste.images.decode import find_bits, in_threads, load_images, peek
 from fastcutpaste.images.folders import find_calibration_images, find_training_images
 from fastcutpaste.images.hold_out import How, groups_of, hold_out, spans
 from fastcutpaste.images.looks import Looks, differences
@@ -147,7 +147,7 @@ def _refusal(unread: Sequence[Unread], count: int) -> str:
             f"--skip-unreadable trains without them: {told}")  # fmt: skip
 
 
-def tell_choice(chosen: Chosen) -> None:
+def tell_choice(chosen: Chosen, bits: int | None = None) -> None:
     """Say which images set the threshold, and what sets them apart from those to learn from."""
     for one in chosen.unread:
         people.print(f"skipped: {one.error}", markup=False)
@@ -162,7 +162,7 @@ def tell_choice(chosen: Chosen) -> None:
         people.print(f"{len(chosen.unseen)} of {len(chosen.paths)} images set the threshold, {whose}: "
                      f"{ways[how]}{together}")  # fmt: skip
     with _naming_all(chosen.paths):
-        aside, learned = Looks.of(chosen.unseen), Looks.of(chosen.seen)
+        aside, learned = Looks.of(chosen.unseen, bits), Looks.of(chosen.seen, bits)
     unlike = differences(aside, learned)
     if unlike:
         people.print(f"note: the images for the threshold differ from those to learn from: {'; '.join(unlike)}",
@@ -194,7 +194,7 @@ class TrainingImages:
         if self.pixels is not None:
             give: Any = partial(image_batches, self.pixels, config.batch, seed=config.seed, among=learned)
         else:
-            files = ImageFiles([self.files.paths[i] for i in learned.tolist()], self.files.size)
+            files = ImageFiles([self.files.paths[i] for i in learned.tolist()], self.files.size, self.files.bits)
             stream = dali_batches if self.decoder == "DALI" else stream_batches
             give = partial(stream, files, config.batch, device, seed=config.seed)
 
@@ -234,21 +234,35 @@ class TrainingImages:
             together = last - first + 1 == len(indices)
             return self.pixels[first : last + 1] if together else self.pixels[indices.to(self.pixels.device)]
         paths = [self.files.paths[i] for i in indices.tolist()]
-        return load_images(paths, self.files.size, progress=True).pixels.to(device)
+        return load_images(paths, self.files.size, bits=self.files.bits, progress=True).pixels.to(device)
 
 
-def read_images(chosen: Chosen, size: tuple[int, int], read: str, fabric: Fabric) -> TrainingImages:
+def bits_of_all(chosen: Chosen, asked: int | None) -> int | None:
+    """Give the bits of all images of a run, those asked for or those that are there, and say so; None: 8 each."""
+    found = find_bits(chosen.paths)
+    if found is None:
+        return None
+    bits = asked or found
+    there = "" if asked in (None, found) else f", where {found} are there"
+    people.print(f"files of more than 8 bits a channel hold values of {bits} bits, 0 to {2**bits - 1}{there}: "
+                 "reduced to 8 by this scale, for training and scoring alike; --bits sets another")  # fmt: skip
+    return bits
+
+
+def read_images(
+    chosen: Chosen, size: tuple[int, int], read: str, fabric: Fabric, bits: int | None = None
+) -> TrainingImages:
     """Read all images onto the device, or leave them to be streamed; say which, and why."""
     paths, splits, device = chosen.paths, chosen.splits, fabric.device
     if len(splits) == 1:  # put in order, so that no side needs a copy
         learned, held_out = splits[0]
         paths = tuple(paths[i] for i in torch.cat([learned, held_out]).tolist())
         splits = (Split(torch.arange(len(learned)), torch.arange(len(learned), len(paths))),)
-    files = ImageFiles(paths, size)
+    files = ImageFiles(paths, size, bits)
     needed = len(paths) * (1 if len({int(split.held_out[0]) for split in splits}) == 1 else 2)  # for fitting, a copy
     if read in ("stream", "dali") or (read == "auto" and not fits(needed, size, device)):
         why = f"they take more than {RESIDENT_SHARE:.0%} of the free memory" if read == "auto" else "as asked for"
-        by_dali = read == "dali" or (read == "auto" and device.type == "cuda" and has_dali())
+        by_dali = read == "dali" or (read == "auto" and device.type == "cuda" and has_dali() and bits in (None, 16))
         decoder = "DALI" if by_dali else "Pillow"
         people.print(f"images are streamed from disk and decoded by {decoder}, {why}")
         if lost := find_unread(paths):  # said now, not in the middle of the night
@@ -256,7 +270,7 @@ def read_images(chosen: Chosen, size: tuple[int, int], read: str, fabric: Fabric
         return TrainingImages(files, None, splits, decoder, chosen.unread)
     with _naming_all(paths):
         pixels = load_images(
-            paths, size, progress=fabric.is_global_zero, memory_format=torch.channels_last
+            paths, size, bits=bits, progress=fabric.is_global_zero, memory_format=torch.channels_last
         ).pixels  # (N, 3, H, W)
     people.print(f"images are resident on {device}: {pixels.nbytes / 1e6:,.0f} MB")
     return TrainingImages(files, pixels.to(device), splits, unread=chosen.unread)

@@ -109,10 +109,11 @@ class ImageFiles(Dataset[Tensor]):
     Args:
         paths: N files.
         size: (height, width) every image is resized to, pixels.
+        bits: as for `load_images`.
     """
 
-    def __init__(self, paths: Sequence[Path], size: tuple[int, int]) -> None:
-        self.paths, self.size = tuple(paths), size
+    def __init__(self, paths: Sequence[Path], size: tuple[int, int], bits: int | None = None) -> None:
+        self.paths, self.size, self.bits = tuple(paths), size, bits
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -121,7 +122,7 @@ class ImageFiles(Dataset[Tensor]):
         """Give one image, uint8 (3, H, W), as `load_images` does; what is lost in it is not said anew each epoch."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return load_images([self.paths[index]], self.size, workers=1).pixels[0]
+            return load_images([self.paths[index]], self.size, bits=self.bits, workers=1).pixels[0]
 
 
 def stream_batches(

@@ -12,6 +12,7 @@ from torch.utils.dlpack import from_dlpack
 
 from fastcutpaste.images.batches import ImageFiles, index_batches
 from fastcutpaste.images.decode import read_image, usable_cores
+from fastcutpaste.images.depth import DEEPEST
 
 _AHEAD = 2  # batches in work before they are asked for
 
@@ -48,10 +49,13 @@ def dali_batches(
         An endless iterator of uint8 (B, 3, H, W), channels_last, each in memory of its own.
 
     Raises:
-        ValueError: DALI is missing, no images, batch_size below one, a file that cannot be read.
+        ValueError: DALI is missing, fewer bits in files of 16, which DALI does not know, no images, batch_size below
+            one, a file that cannot be read.
     """
     if not has_dali():
         raise ValueError("dali_batches: NVIDIA DALI required, got none; pip install 'fastcutpaste[dali]'")
+    if (files.bits or DEEPEST) < DEEPEST:
+        raise ValueError(f"dali_batches: images of 8 bits or of all 16 required, got {files.bits} in files of 16")
     from nvidia.dali import Pipeline, fn, types
 
     indices = index_batches(len(files), batch_size, seed=seed, start=start, share=share)

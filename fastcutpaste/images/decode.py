@@ -16,11 +16,15 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from fastcutpaste.images.depth import DEEPEST, bits_for, bits_of, brightest, read_deep_color, to_eight
+
 _FORMATS = ("BMP", "JPEG", "PNG", "TIFF")  # by content: a JPEG named .png is read, a PostScript file is not
 
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # the tag of EXIF, and its values for 90° and 270°
 
 _DEEP = "had 12 or 16 bits a channel, reduced to 8"
+_UNUSED = "had 16 bits a channel but used a quarter at most, reduced to 8; give bits if they are a camera's 10, 12, 14"
+_ABOVE = "had values above the highest of the bits given, made white"
 _TRANSPARENT = "had transparent pixels, alpha dropped"
 _MORE_PAGES = "had more than one page or frame, the first is used"
 _CMYK = "were CMYK, converted without a colour profile"
@@ -36,15 +40,18 @@ class LoadedImages(NamedTuple):
     sizes: list[tuple[int, int]]
 
 
-def read_image(path: str | Path) -> Image.Image:
+def read_image(path: str | Path, bits: int | None = None) -> Image.Image:
     """Read one file as an upright RGB image of 8 bits a channel.
 
     The EXIF orientation is applied; grey, palette and CMYK become RGB. What loses information is done and said in a
-    warning: 16 bits a channel keep their high byte (a fixed scale, so images stay comparable), alpha is dropped if
-    anything was transparent, only the first page or frame is used.
+    warning: 16 bits a channel keep the highest 8 (one scale, so images stay comparable), alpha is dropped if anything
+    was transparent, only the first page or frame is used.
 
     Args:
         path: a BMP, JPEG, PNG or TIFF file; the content counts, not the extension.
+        bits: of the values in files of more than 8, 8 to 16: 12 for a camera's 0-4095 in files of 16. `find_bits` gives
+            those of a set of images, and `DetectorConfig.bits` those of a detector, whose images are all to be read
+            so. None: as many as the files have.
 
     Returns:
         An image of mode RGB.
@@ -52,7 +59,8 @@ def read_image(path: str | Path) -> Image.Image:
     Raises:
         ValueError: the file is missing, broken, of another format, or has 32-bit or floating-point channels.
     """
-    image, _, notes = decode(Path(path), None)
+    _check_bits("read_image", bits)
+    image, _, notes = decode(Path(path), None, bits)
     say_losses("read_image", [notes], [path])
     return image.convert("RGB")
 
@@ -61,6 +69,7 @@ def load_images(
     paths: Sequence[str | Path],
     size: int | tuple[int, int],
     *,
+    bits: int | None = None,
     workers: int | None = None,
     progress: bool = False,
     memory_format: torch.memory_format = torch.contiguous_format,
@@ -75,6 +84,7 @@ def load_images(
     Args:
         paths: N files.
         size: (height, width), or one number for both.
+        bits: as for `read_image`.
         workers: threads, default one per usable core. Pillow decodes and resizes outside the interpreter's lock.
         progress: show a bar on stderr.
         memory_format: of the pixels, contiguous or channels_last.
@@ -83,17 +93,19 @@ def load_images(
         pixels, uint8 (N, 3, H, W), in the order of `paths`; sizes, each file's upright (height, width).
 
     Raises:
-        ValueError: the first file in order that cannot be read, as by `read_image`; a size or workers below one.
+        ValueError: the first file in order that cannot be read, as by `read_image`; a size or workers below one,
+            bits out of bounds.
 
     Cost:
         Memory: 3·N·H·W bytes, and one decoded image per thread.
     """
     height, width = _height_width("load_images", size)
+    _check_bits("load_images", bits)
     pixels = torch.empty(len(paths), 3, height, width, dtype=torch.uint8, memory_format=memory_format)
     target = pixels.numpy()  # the same memory
 
     def load(index: int) -> tuple[tuple[int, int], list[str]]:
-        image, full_size, notes = decode(Path(paths[index]), (height, width))
+        image, full_size, notes = decode(Path(paths[index]), (height, width), bits)
         resized = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
         target[index] = resized if resized.ndim == 2 else resized.transpose(2, 0, 1)  # (H,W) or (H,W,3) -> (3,H,W)
         return full_size, notes
@@ -103,7 +115,39 @@ def load_images(
     return LoadedImages(pixels, [full_size for full_size, _ in loaded])
 
 
-def decode(path: Path, near: tuple[int, int] | None) -> tuple[Image.Image, tuple[int, int], list[str]]:
+def find_bits(paths: Sequence[str | Path], *, workers: int | None = None) -> int | None:
+    """Find how many bits the values of a set of images have: one scale for all of them, which `load_images` takes.
+
+    A camera's 10, 12 or 14 bits often lie in files of 16, whose highest 8 then say little or nothing.
+
+    Args:
+        paths: N files, all that are to be compared.
+        workers: threads, as for `load_images`.
+
+    Returns:
+        8, 10, 12, 14 or 16: the fewest that hold the brightest value of all; None if no file has more than 8 bits.
+
+    Raises:
+        ValueError: the first file in order that cannot be read.
+
+    Cost: files of more than 8 bits are read whole, of others the head.
+    """
+
+    def look(path: str | Path) -> int | None:
+        with opened(Path(path)) as image:
+            deep = bits_of(image)
+            if deep == 8:
+                return None
+            image.load()
+            return (1 << deep) - 1 if deep < DEEPEST else brightest(image)  # a file of 12 bits says itself what it has
+
+    found = [value for value in in_threads("find_bits", look, paths, workers, False) if value is not None]
+    return bits_for(max(found)) if found else None
+
+
+def decode(
+    path: Path, near: tuple[int, int] | None, bits: int | None = None
+) -> tuple[Image.Image, tuple[int, int], list[str]]:
     """Read a file as an upright image of mode L or RGB; give it, its full (height, width) and what was lost.
 
     With `near`, a (height, width), a far larger JPEG comes reduced, still at least twice as large each way.
@@ -112,9 +156,9 @@ def decode(path: Path, near: tuple[int, int] | None) -> tuple[Image.Image, tuple
     with opened(path) as image:
         if getattr(image, "n_frames", 1) > 1:
             notes.append(_MORE_PAGES)
-        bits = _bits(image)
-        if bits > 8:
-            notes.append(_DEEP)
+        in_file, kind = bits_of(image), image.format
+        kept = min(in_file, bits or DEEPEST)
+        orientation = image.getexif().get(_ORIENTATION, 1) if in_file > 8 else 1
         full_size = None
         if near is not None and image.format == "JPEG":
             turned = image.getexif().get(_ORIENTATION, 1) in _TURNED
@@ -122,20 +166,28 @@ def decode(path: Path, near: tuple[int, int] | None) -> tuple[Image.Image, tuple
             height, width = near[::-1] if turned else near
             image.draft(None, (2 * width, 2 * height))
         image.load()  # before the orientation: Pillow turns a TIFF while loading it
+        if in_file > 8:
+            top = brightest(image)
+            if bits is None:
+                notes.append(_UNUSED if in_file == DEEPEST and bits_for(top) < DEEPEST else _DEEP)
+            elif top >= 1 << kept:
+                notes.append(_ABOVE)
         ImageOps.exif_transpose(image, in_place=True)
         full_size = full_size or (image.height, image.width)
 
         if image.mode[0] in "IF":
-            if bits == 8:
+            if in_file == 8:
                 raise ValueError(f"its channels are neither 8 nor 16 bits without sign (mode {image.mode})")
-            values = np.asarray(image) >> (bits - 8)  # (H, W)
-            return Image.fromarray(values.astype(np.uint8)), full_size, notes
+            return Image.fromarray(to_eight(np.asarray(image), kept)), full_size, notes
         if image.mode == "CMYK":
             notes.append(_CMYK)
         if image.has_transparency_data:
             with_alpha = image.convert("RGBA")
             if with_alpha.getchannel("A").getextrema() != (255, 255):
                 notes.append(_TRANSPARENT)
+        if in_file > kept:  # of several channels Pillow gave the highest 8 bits
+            return _deep_color(path, kind, kept, orientation), full_size, notes
+        if image.has_transparency_data:
             return with_alpha.convert("RGB"), full_size, notes
         return image.convert("L" if image.mode in ("1", "L") else "RGB"), full_size, notes
 
@@ -153,13 +205,14 @@ def peek(path: Path) -> tuple[tuple[int, int], str]:
         return image.size if turned else (image.height, image.width), image.mode
 
 
-def _bits(image: Image.Image) -> int:
-    """Tell how many bits a channel has in the file: 12, 16, or 8 for all else. Ask before the image is loaded."""
-    # Pillow gives 16-bit RGB as 8 bits; only the tiles of the unread file tell. "I;16S" has a sign; BMP's 16 are 5-6-5.
-    layouts = str([tile[3] for tile in getattr(image, "tile", ())]) if image.format in ("PNG", "TIFF") else ""
-    if "I;12" in layouts:
-        return 12
-    return 16 if ";16" in layouts and ";16S" not in layouts and ";16BS" not in layouts else 8
+def _deep_color(path: Path, kind: str | None, bits: int, orientation: int) -> Image.Image:
+    """Read a file of several channels of 16 bits as an upright RGB image of the highest 8 of so many bits."""
+    values = read_deep_color(path, kind)
+    channels = 3 if values.shape[2] >= 3 else 1
+    image = Image.fromarray(to_eight(values[..., :channels].repeat(3 // channels, 2), bits))
+    image.getexif()[_ORIENTATION] = orientation
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 @contextmanager
@@ -178,7 +231,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
 
 def say_losses(who: str, notes: Sequence[Sequence[str]], paths: Sequence[str | Path]) -> None:
     """Say once for each kind of loss how many images had it, and which was first."""
-    for kind in (_DEEP, _TRANSPARENT, _MORE_PAGES, _CMYK):
+    for kind in (_DEEP, _UNUSED, _ABOVE, _TRANSPARENT, _MORE_PAGES, _CMYK):
         having = [path for path, lost in zip(paths, notes, strict=True) if kind in lost]
         if having:
             text = f"{who}: {len(having)} of {len(paths)} images {kind} (first: {having[0]})"
@@ -215,6 +268,11 @@ def _with_bar(results: Iterable[_Result], total: int) -> Iterable[_Result]:
     from rich.progress import track
 
     return track(results, "reading images", total, console=Console(stderr=True))
+
+
+def _check_bits(who: str, bits: int | None) -> None:
+    if bits is not None and not 8 <= bits <= DEEPEST:
+        raise ValueError(f"{who}: bits from 8 to {DEEPEST} required, got {bits}")
 
 
 def _height_width(who: str, size: int | tuple[int, int]) -> tuple[int, int]:

@@ -39,8 +39,12 @@ class Looks:
     prefixes: dict[str, int]
 
     @classmethod
-    def of(cls, paths: Sequence[Path]) -> "Looks":
+    def of(cls, paths: Sequence[Path], bits: int | None = None) -> "Looks":
         """Look at image files, at 64 of them at most, evenly spaced, and at all names.
+
+        Args:
+            paths: the files.
+            bits: as for `load_images`; looks are compared by one scale.
 
         Raises:
             ValueError: no files, one that cannot be read.
@@ -50,7 +54,7 @@ class Looks:
         read = paths[:: -(-len(paths) // _MOST)]
 
         def look(path: Path) -> tuple[float, str, str]:
-            image, (height, width), _ = decode(path, _NEAR)
+            image, (height, width), _ = decode(path, _NEAR, bits)
             return float(np.asarray(image.convert("L")).mean()) / 255, f"{height}×{width}", _COLORS[image.mode]
 
         seen = in_threads("Looks.of", look, read, None, False)

@@ -31,7 +31,7 @@ class Unread(NamedTuple):
 
 
 def read_in_turn(
-    paths: Sequence[Path], size: tuple[int, int], at_once: int, strict: bool = False
+    paths: Sequence[Path], size: tuple[int, int], at_once: int, strict: bool = False, bits: int | None = None
 ) -> Iterator[list[Read | Unread]]:
     """Decode images as `load_images` does, but no earlier than they are needed, and go on past broken ones.
 
@@ -43,6 +43,7 @@ def read_in_turn(
         size: (height, width) the images get.
         at_once: files of a batch.
         strict: stop at the first file that cannot be read.
+        bits: as `load_images` takes them.
 
     Yields:
         Batches in the order of `paths`, the last one perhaps smaller.
@@ -56,7 +57,7 @@ def read_in_turn(
     height, width = size
 
     def read(path: Path) -> tuple[Read, list[str]]:
-        image, full_size, notes = decode(path, size)
+        image, full_size, notes = decode(path, size, bits)
         resized = np.array(image.resize((width, height), Image.Resampling.BILINEAR))  # (H, W) or (H, W, 3)
         pixels = torch.from_numpy(resized)
         pixels = pixels.expand(3, -1, -1) if pixels.ndim == 2 else pixels.permute(2, 0, 1)  # (3, H, W)

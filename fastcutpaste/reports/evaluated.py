@@ -81,7 +81,11 @@ class Evaluation:
             if mask is None and heat is not None and self.images.has_masks:
                 mask = _mask_of(self.images, number, one.size)
             shown = self._show(number, one, heat, mask)
-            example = _example(one, heat, mask) if number in self._drawn and heat is not None else None
+            example = (
+                _example(one, heat, mask, self.detector.config.bits)
+                if number in self._drawn and heat is not None
+                else None
+            )
         except ValueError as error:
             if strict:
                 raise
@@ -126,7 +130,8 @@ class Evaluation:
     def _show(self, number: int, one: Scored, heat: Tensor | None, mask: Tensor | None) -> Shown:
         [decision] = self.detector.calibration.decide([one.score])
         kind, drawn = self.images.kinds[number], heat_range(self.detector)
-        return show(one.path, kind, one.score, heat, mask, heat_range=drawn, details=decision.details)
+        bits = self.detector.config.bits
+        return show(one.path, kind, one.score, heat, mask, heat_range=drawn, details=decision.details, bits=bits)
 
 
 def _mask_of(images: ImageSet, number: int, size: tuple[int, int]) -> Tensor:
@@ -136,7 +141,7 @@ def _mask_of(images: ImageSet, number: int, size: tuple[int, int]) -> Tensor:
         return load_masks(alone, [size])[0]
 
 
-def _example(one: Scored, heat: Tensor, mask: Tensor | None) -> Example:
+def _example(one: Scored, heat: Tensor, mask: Tensor | None, bits: int | None) -> Example:
     """Make an image, its heat map and its mask small enough to be kept, so that the highest score is still seen."""
     share = min(1.0, _EXAMPLE_SIDE / max(one.size))
     size = (max(1, round(one.size[0] * share)), max(1, round(one.size[1] * share)))
@@ -144,7 +149,7 @@ def _example(one: Scored, heat: Tensor, mask: Tensor | None) -> Example:
     def smaller(values: Tensor) -> Tensor:
         return adaptive_max_pool2d(values[None].float(), size)[0]  # (H, W) -> (h, w)
 
-    image = load_images([one.path], size).pixels[0]
+    image = load_images([one.path], size, bits=bits).pixels[0]
     return Example(image, smaller(heat), None if mask is None else smaller(mask) > 0)
 
 

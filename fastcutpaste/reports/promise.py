@@ -14,7 +14,11 @@ SOURCE = "threshold_from"  # under which provenance keeps the looks of the image
 
 
 def compare_with_promise(
-    results: Mapping[str, Any], calibration: Calibration, good: Sequence[Path], source: Looks | None
+    results: Mapping[str, Any],
+    calibration: Calibration,
+    good: Sequence[Path],
+    source: Looks | None,
+    bits: int | None = None,
 ) -> list[str]:
     """Say when a promised rate of false alarms lies outside the interval of what was observed, and why it may.
 
@@ -23,6 +27,7 @@ def compare_with_promise(
         calibration: the threshold, with what it promises.
         good: files of the good images that were scored; read if there is something to explain.
         source: looks of the images that the threshold comes from; None where not known.
+        bits: of the detector, by which the good images are read, as the others were.
 
     Returns:
         Sentences; none where the promise lies inside, where there is none, or nothing was observed.
@@ -42,7 +47,7 @@ def compare_with_promise(
     if source is None:
         return [what, "the detector's file does not tell how the images look that its threshold comes from"]
     told = []
-    unlike = differences(Looks.of(good), source)
+    unlike = differences(Looks.of(good, bits), source)
     if unlike:
         told.append("a likely reason: the good images are unlike those the threshold comes from: " + "; ".join(unlike))
     kept_low, kept_high = kept_interval(calibration.count, promised)

@@ -58,7 +58,7 @@ def score_in_turn(
     Raises:
         ValueError: a file that cannot be read, where `strict`.
     """
-    for batch in read_in_turn(paths, detector.config.size, AT_ONCE, strict):
+    for batch in read_in_turn(paths, detector.config.size, AT_ONCE, strict, detector.config.bits):
         images = [one for one in batch if isinstance(one, Read)]
         scored = iter(_score(detector, images) if images else ())
         yield [next(scored) if isinstance(one, Read) else one for one in batch]

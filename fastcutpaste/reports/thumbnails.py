@@ -27,6 +27,7 @@ def show(
     mask: Tensor | None = None,
     heat_range: tuple[float, float] = (0.0, 1.0),
     details: Mapping[str, str] | None = None,
+    bits: int | None = None,
 ) -> Shown:
     """Read an image file and make of it, its heat map and its mask what the page shows.
 
@@ -35,11 +36,12 @@ def show(
         heat: (H, W) scores.
         mask: (H, W) bool, True where the image is defective.
         heat_range: the score drawn transparent and the one drawn in the last color.
+        bits: as for `load_images`.
 
     Raises:
         ValueError: a file that cannot be read.
     """
-    image, size, _ = decode(path, (_SIDE, _SIDE))
+    image, size, _ = decode(path, (_SIDE, _SIDE), bits)
     return Shown(
         path, kind, score, size, small_jpeg(image),
         heat=None if heat is None else heat_jpeg(heat, *heat_range),

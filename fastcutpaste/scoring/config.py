@@ -35,6 +35,8 @@ class DetectorConfig:
         chunk: patches, or whole images, a forward pass; bounds the memory, changes scores by rounding at most. None:
             what the free memory allows. A network that scores all patches in one pass has its own bound, see
             `Detector.localize`.
+        bits: of the values in image files of more than 8 bits, as `load_images` takes them: one scale for the images
+            that are learned from and those that are scored. None: no such files were learned from.
     """
 
     size: tuple[int, int] = (256, 256)
@@ -47,6 +49,7 @@ class DetectorConfig:
     false_positive_rate: float = 0.05
     fit_patches: int = 50_000
     chunk: int | None = None
+    bits: int | None = None
 
     def __post_init__(self) -> None:
         if self.patch is not None:
@@ -56,6 +59,8 @@ class DetectorConfig:
         for name, count in (("fit_patches", self.fit_patches), ("chunk", self.chunk)):
             if count is not None and count < 1:
                 raise ValueError(f"{name}: at least 1 required, got {count}")
+        if self.bits is not None and not 8 <= self.bits <= 16:
+            raise ValueError(f"bits: from 8 to 16 required, got {self.bits}")
         make_density(self.density)
         if self.density == "location" and self.patch is None:
             raise ValueError("density: 'gaussian', 'kernel' or 'nearest' required for whole images, got 'location'")

@@ -17,7 +17,7 @@ from fastcutpaste.scoring.calibration import Calibration, calibration_from
 from fastcutpaste.scoring.config import DetectorConfig
 from fastcutpaste.scoring.density import Density, density_from_state
 
-FORMAT = 5  # raised when older versions could no longer read it
+FORMAT = 6  # raised when older versions could no longer read it
 _KEY = "fastcutpaste"
 _T = TypeVar("_T")
 

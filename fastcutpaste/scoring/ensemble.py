@@ -54,9 +54,9 @@ class Ensemble:
     ) -> None:
         if not members:
             raise ValueError("Ensemble: at least 1 detector required, got none")
-        shapes = {(member.config.size, member.config.patch) for member in members}
+        shapes = {(member.config.size, member.config.patch, member.config.bits) for member in members}
         if len(shapes) > 1:
-            raise ValueError(f"Ensemble: detectors of one size and patch required, got {sorted(map(str, shapes))}")
+            raise ValueError(f"Ensemble: detectors of one size, patch, bits required, got {sorted(map(str, shapes))}")
         self.scales = [(m.typical, m.threshold) for m in members] if scales is None else list(scales)
         if len(self.scales) != len(members) or not all(top > typical for typical, top in self.scales):
             raise ValueError("Ensemble: detectors with a threshold above what is typical required, got one without: it "

@@ -23,7 +23,13 @@ from fastcutpaste.scoring.calibration import Calibration
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.detector_file import FORMAT
 
-OLD = [(1, ("border", "areas", "level")), (2, ("areas", "level")), (3, ("level",)), (4, ())]
+OLD = [
+    (1, ("border", "areas", "level", "bits")),
+    (2, ("areas", "level", "bits")),
+    (3, ("level", "bits")),
+    (4, ("bits",)),
+    (5, ("bits",)),
+]
 
 
 @pytest.fixture(scope="module")
