@@ -23,6 +23,8 @@ from fastcutpaste.images.tree import folders_in, is_good
 from fastcutpaste.training.recipe import Batches
 from fastcutpaste.training.step import TrainConfig
 
+_LOOKED_AT = 64  # streamed images, to see whether they differ
+
 
 class Aside(NamedTuple):
     """Hold how images for the threshold are asked for; None where nothing is.
@@ -239,7 +241,8 @@ class TrainingImages:
 
 def bits_of_all(chosen: Chosen, asked: int | None) -> int | None:
     """Give the bits of all images of a run, those asked for or those that are there, and say so; None: 8 each."""
-    found = find_bits(chosen.paths)
+    with _naming_all(chosen.paths):
+        found = find_bits(chosen.paths)
     if found is None:
         return None
     bits = asked or found
@@ -252,7 +255,11 @@ def bits_of_all(chosen: Chosen, asked: int | None) -> int | None:
 def read_images(
     chosen: Chosen, size: tuple[int, int], read: str, fabric: Fabric, bits: int | None = None
 ) -> TrainingImages:
-    """Read all images onto the device, or leave them to be streamed; say which, and why."""
+    """Read all images onto the device, or leave them to be streamed; say which, and why.
+
+    Raises:
+        ValueError: images in which there is nothing to learn: all equal, or each of one color.
+    """
     paths, splits, device = chosen.paths, chosen.splits, fabric.device
     if len(splits) == 1:  # put in order, so that no side needs a copy
         learned, held_out = splits[0]
@@ -267,11 +274,14 @@ def read_images(
         people.print(f"images are streamed from disk and decoded by {decoder}, {why}")
         if lost := find_unread(paths):  # said now, not in the middle of the night
             raise ValueError(_refusal(lost, len(paths)))
+        some = _spaced(torch.arange(len(paths)), _LOOKED_AT).tolist()
+        _check_differ(load_images([paths[i] for i in some], size, bits=bits).pixels, [paths[i] for i in some])
         return TrainingImages(files, None, splits, decoder, chosen.unread)
     with _naming_all(paths):
         pixels = load_images(
             paths, size, bits=bits, progress=fabric.is_global_zero, memory_format=torch.channels_last
         ).pixels  # (N, 3, H, W)
+    _check_differ(pixels, paths)
     people.print(f"images are resident on {device}: {pixels.nbytes / 1e6:,.0f} MB")
     return TrainingImages(files, pixels.to(device), splits, unread=chosen.unread)
 
@@ -280,6 +290,16 @@ def _plain(folder: Path) -> tuple[Path, ...]:
     """List the images of a folder, or of `good` in it."""
     inside = folders_in(folder) if folder.is_dir() else []
     return find_training_images(next((one for one in inside if is_good(one.name)), folder)).paths
+
+
+def _check_differ(pixels: Tensor, paths: Sequence[Path]) -> None:
+    """Refuse images (N, 3, H, W) that are all equal, or of one color each; the first that is not ends the look."""
+    first = pixels[0]
+    alike = all(torch.equal(image, first) for image in pixels)
+    if alike or all(torch.equal(image, image[:, :1, :1].expand_as(image)) for image in pixels):
+        black = ", all black" if not first.any() and alike else ""
+        what = f"{len(paths)} {'equal ones' if alike else 'of one color each'}{black}"
+        raise ValueError(f"train: images that differ required, got {what}, the first of them {paths[0]}")
 
 
 def _spaced(indices: Tensor, most: int) -> Tensor:

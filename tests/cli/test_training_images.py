@@ -179,6 +179,23 @@ def test_of_streamed_images_as_many_as_fit_are_read_those_for_the_threshold_firs
     assert "6 of 12 images fit into memory, for the density, and 4 of 8, for the threshold" in people.file.getvalue()
 
 
+@pytest.mark.parametrize("read", ["resident", "stream"])
+def test_images_in_which_there_is_nothing_to_learn_are_found_when_they_are_read(tmp_path, read):
+    black, grey, noise = np.zeros((3, 8, 8), np.uint8), np.arange(192, dtype=np.uint8), draw_noise(8, 8)
+    lots = {
+        "8 equal ones, all black": [black[0]] * 8,
+        "8 equal ones, the first": [noise] * 8,
+        "8 of one color each, the first": [np.full((8, 8), grey[i]) for i in range(8)],
+    }
+    for i, (what, lot) in enumerate(lots.items()):
+        for j, pixels in enumerate(lot):
+            write_picture(tmp_path / f"{i}/{j}.png", pixels)
+        with pytest.raises(ValueError, match=f"train: images that differ required, got {what}.*0.png"):
+            read_images(chosen_of(tmp_path / str(i)), (8, 8), read, Fabric(accelerator="cpu"))
+        write_picture(tmp_path / f"{i}/7.png", 255 - noise)
+        read_images(chosen_of(tmp_path / str(i)), (8, 8), read, Fabric(accelerator="cpu"))
+
+
 # The command
 
 
