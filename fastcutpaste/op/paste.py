@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastcutpaste.op.checks import check_images, memory_format_of
+from fastcutpaste.op.checks import check_images, check_values, memory_format_of
 from fastcutpaste.op.color import check_normalization, greys, normalization, normalize, recolor, rotate_hue
 from fastcutpaste.op.placement import Patches, uniform
 from fastcutpaste.op.rules import Rules
@@ -41,7 +41,8 @@ def paste(images: Tensor, patches: Patches, fill: Tensor | None = None) -> Paste
 
     Raises:
         TypeError: images neither uint8 nor floating point.
-        ValueError: shapes or devices that do not fit.
+        ValueError: shapes or devices that do not fit; on a CPU, with a jitter, images that are normalized already. On a
+            GPU, which would have to be waited for to know, these lose most of what is pasted: normalize after.
 
     Cost: no host sync and no loop over B on a GPU, where `kernels` reads and writes each byte about once, nor under
         `torch.compile`. On a CPU in eager mode patches are copied slice by slice: only the pasted pixels are
@@ -305,6 +306,8 @@ def has_kernels(images: Tensor, fill: Tensor | None = None) -> bool:
 
 def _check_patches(images: Tensor, patches: Patches, fill: Tensor | None) -> None:
     check_images("paste", images)
+    if patches.jitter is not None:
+        check_values("paste", images)  # its colors are clamped to 0–1
     count = len(patches.y) if patches.y.ndim == 1 else -1
     if count < len(images) or count % max(len(images), 1) or (count > 0 and not len(images)):
         came = count if count >= 0 else tuple(patches.y.shape)

@@ -14,7 +14,7 @@ from torch import Tensor
 from fastcutpaste.networks.backbone import Network, computes_bf16
 from fastcutpaste.networks.folding import fold_batch_norms, round_convolutions
 from fastcutpaste.networks.fusing import fuse_activations
-from fastcutpaste.op.checks import check_images
+from fastcutpaste.op.checks import check_images, check_values
 from fastcutpaste.scoring.calibration import Calibration, calibrated, check_wanted, recalibrated, with_former
 from fastcutpaste.scoring.config import DetectorConfig
 from fastcutpaste.scoring.dense import fitting_chunk, grid_shape, score_maps
@@ -332,6 +332,7 @@ class Detector:
 
     def _check(self, who: str, images: Tensor) -> None:
         check_images(who, images)
+        check_values(who, images)
         size, patch = self.config.size, self.config.patch
         free = who == "localize" and self.config.density != "location"
         if images.shape[1] != 3 or not (free or images.shape[2:] == size):

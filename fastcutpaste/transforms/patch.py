@@ -79,7 +79,7 @@ class PatchTransform(Ruled):
         """Augment images and tell where.
 
         Args:
-            images: (B, C, H, W), uint8 0–255 or floating point 0–1, before any normalization; never written.
+            images: (B, C, H, W), uint8 0–255 or floating point 0–1, never written; augment first, normalize after.
             generator: source of randomness on the images' device; the device's default generator if None.
             draws: (B, numbers) uniform in [0, 1), to be used instead of drawing: the same draws, the same patches.
 
@@ -88,7 +88,7 @@ class PatchTransform(Ruled):
 
         Raises:
             TypeError: images neither uint8 nor floating point.
-            ValueError: images or draws of another shape.
+            ValueError: images or draws of another shape; normalized images, as `paste` finds them.
         """
         made = self.by_rules(images, generator, draws)
         if made is not None:
