@@ -153,7 +153,10 @@ def draw(rows: list[Row], path: Path, size: int = 256) -> None:
 
 def draw_gpu(rows: list[Row], path: Path) -> None:
     """Draw the 3-way task's images a second over the batch, what copying the bytes would take, and what PIL does."""
-    figures = {each["what"]: each["value"] for each in json.loads((RESULTS / "gpu.json").read_text())["figures"]}
+    figures = {
+        each["what"]: each["value"]
+        for each in json.loads((RESULTS / "gpu.json").read_text(encoding="utf-8"))["figures"]
+    }
     moved = 3 * 256**2 * (1 + 3 * 2)  # bytes an image, read and written
     limit = figures["device copy, read and written"] * 1e12 / moved
     pil = next(row for row in rows if row.provider.startswith("PIL,"))
@@ -179,12 +182,12 @@ def draw_gpu(rows: list[Row], path: Path) -> None:
 
 def replace_between(path: Path, name: str, text: str) -> None:
     """Put a text between `<!-- name -->` and `<!-- /name -->` of a file."""
-    before = path.read_text()
+    before = path.read_text(encoding="utf-8")
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
     if not pattern.search(before):
         raise SystemExit(f"benchmarks.plots: marks <!-- {name} --> and <!-- /{name} --> required in {path.name}")
     with written_whole(path) as temporary:
-        Path(temporary).write_text(pattern.sub(lambda found: found[1] + text + found[2], before))
+        Path(temporary).write_text(pattern.sub(lambda found: found[1] + text + found[2], before), encoding="utf-8")
 
 
 if __name__ == "__main__":

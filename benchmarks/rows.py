@@ -74,8 +74,8 @@ def peak_mb(device: torch.device, begin: bool = False) -> float:
     if not status.is_file():
         return 0.0
     if begin:
-        Path("/proc/self/clear_refs").write_text("5")
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
     return round(int(line.split()[1]) * 1024 / 1e6, 1)
 
 
@@ -108,7 +108,7 @@ def make_row(
 def keep(rows: list[Row], path: Path) -> None:
     """Write rows into a CSV, in place of older ones of the same key."""
     kept = {row.key: row for row in [*read(path), *rows]}
-    with written_whole(path) as temporary, open(temporary, "w", newline="") as file:
+    with written_whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(row) for row in sorted(kept.values(), key=lambda row: [str(part) for part in row.key]))
@@ -118,14 +118,14 @@ def read(path: Path) -> list[Row]:
     """Read the rows of a CSV; none if there is no such file."""
     if not path.exists():
         return []
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         return [Row(**{f.name: f.type(row[f.name]) for f in fields(Row)}) for row in csv.DictReader(file)]
 
 
 def cpu_name() -> str:
     """Name the processor, as far as the system tells, and say whether it computes in bfloat16, and with tiles (AMX)."""
     info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
+    found = re.search(r"model name\s*:\s*(.+)", info.read_text(encoding="utf-8")) if info.exists() else None
     name = found[1].strip() if found else platform.processor() or platform.machine()
     tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)  # private, so its absence must not hurt
     in_tiles = " with AMX" * (tiles is not None and bool(tiles()))

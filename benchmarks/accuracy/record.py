@@ -46,7 +46,7 @@ def read(path: Path) -> list[Outcome]:
     """Read the rows kept; none if there is no such file."""
     if not path.exists():
         return []
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         return [Outcome(**{f.name: f.type(row[f.name]) for f in fields(Outcome)}) for row in csv.DictReader(file)]
 
 
@@ -54,7 +54,7 @@ def keep(outcomes: list[Outcome], path: Path) -> None:
     """Add rows to the file, in place of ones of the same key."""
     rows = {one.key: one for one in [*read(path), *outcomes]}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as temporary, open(temporary, "w", newline="") as file:
+    with written_whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Outcome)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(one) for _, one in sorted(rows.items(), key=lambda item: str(item[0])))

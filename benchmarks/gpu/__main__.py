@@ -31,7 +31,9 @@ ROOT = Path(__file__).parents[2]
 
 def run_tests(plan: Plan, figures: Figures) -> None:
     """Run the tests that need a GPU; only collect them where there is none."""
-    marked = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.gpu" in path.read_text()]
+    marked = [
+        path for path in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.gpu" in path.read_text(encoding="utf-8")
+    ]
     command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
     command += map(str, marked)  # without the project's own options: what they name may not be installed here
     if plan.rehearsal:

@@ -182,13 +182,17 @@ def free_bytes(device: torch.device) -> int:
         return int(torch.cuda.mem_get_info(device)[0])
     info = Path("/proc/meminfo")
     if info.is_file():
-        available = next(line for line in info.read_text().splitlines() if line.startswith("MemAvailable"))
+        available = next(
+            line for line in info.read_text(encoding="utf-8").splitlines() if line.startswith("MemAvailable")
+        )
         free = int(available.split()[1]) * 1024
     else:
         free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.is_file() and limit.read_text().strip() != "max":  # a container may have less than its machine
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    if (
+        limit.is_file() and limit.read_text(encoding="utf-8").strip() != "max"
+    ):  # a container may have less than its machine
+        free = min(free, int(limit.read_text(encoding="utf-8")) - int(used.read_text(encoding="utf-8")))
     return free
 
 

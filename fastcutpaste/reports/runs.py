@@ -75,18 +75,18 @@ def complete(folder: Path) -> None:
 
 def is_complete(folder: Path) -> bool:
     """Tell whether a run folder has its own detector, not one that a run cut short was to replace."""
-    return (folder / DETECTOR_FILE).is_file() and _UNFINISHED not in (folder / _MARK).read_text()
+    return (folder / DETECTOR_FILE).is_file() and _UNFINISHED not in (folder / _MARK).read_text(encoding="utf-8")
 
 
 def _mark(folder: Path, kind: str, note: str) -> None:
     with written_whole(folder / _MARK) as temporary:
-        temporary.write_text(f"a {kind} of fastcutpaste {fastcutpaste.__version__}\n{note}")
+        temporary.write_text(f"a {kind} of fastcutpaste {fastcutpaste.__version__}\n{note}", encoding="utf-8")
 
 
 def _kind(folder: Path) -> str | None:
     """Tell what a folder is of: "run", "demo"; None: it is not ours."""
     mark = folder / _MARK
-    return mark.read_text().split()[1] if mark.is_file() else None
+    return mark.read_text(encoding="utf-8").split()[1] if mark.is_file() else None
 
 
 def load_run(run: Path, device: torch.device) -> Detector | Ensemble:
@@ -143,7 +143,10 @@ def write_evaluation(folder: Path, evaluation: Evaluation, results: dict[str, An
     """Write scores.csv, metrics.json, report.html and, where there are heat maps, a picture; give the paths."""
     detector, scores = evaluation.detector, evaluation.scores
     written = {"scores": str(folder / "scores.csv")}
-    with written_whole(folder / "scores.csv") as temporary, open(temporary, "w", newline="") as file:
+    with (
+        written_whole(folder / "scores.csv") as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,  # names as on disk
+    ):
         writer = csv.writer(file)
         writer.writerow(["image", "kind", *Decision._fields, "error"])
         decisions = dict(zip(evaluation.seen, detector.calibration.decide(scores), strict=True))
@@ -159,7 +162,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation, results: dict[str, An
         _draw_examples(evaluation, folder / "heatmaps.png")
         written["heat_maps"] = str(folder / "heatmaps.png")
     with written_whole(folder / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(results, indent=2) + "\n")
+        temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     curves = {}
     if "image_auroc" in results:
         labels = torch.tensor([kind != "good" for kind in evaluation.kinds])

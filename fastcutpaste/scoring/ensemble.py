@@ -121,7 +121,7 @@ class Ensemble:
             "provenance": self.provenance,
         }
         with written_whole(folder / ENSEMBLE_FILE) as temporary:
-            temporary.write_text(json.dumps(about, indent=2) + "\n")
+            temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> "Ensemble":
@@ -132,7 +132,7 @@ class Ensemble:
         """
         path = folder / ENSEMBLE_FILE
         try:
-            about = json.loads(path.read_text())
+            about = json.loads(path.read_text(encoding="utf-8"))
             names, threshold = [str(name) for name in about["detectors"]], float(about["threshold"])
             calibration = calibration_from(threshold, about.get("calibration"))
             scales = [(float(typical), float(top)) for typical, top in about["scales"]] if "scales" in about else None
@@ -148,7 +148,7 @@ class Ensemble:
 
 def names_in(folder: Path) -> list[str]:
     """Give the names of an ensemble's detectors, as `Ensemble.save` took them, from a file that could be loaded."""
-    return [str(name) for name in json.loads((folder / ENSEMBLE_FILE).read_text())["detectors"]]
+    return [str(name) for name in json.loads((folder / ENSEMBLE_FILE).read_text(encoding="utf-8"))["detectors"]]
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

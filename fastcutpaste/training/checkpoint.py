@@ -169,7 +169,7 @@ class Keeper:
                 self.stop, heard = number, now
                 name = signal.Signals(number).name
                 told = f"{name}: stops after this step, and saves; once more in {_PATIENCE:g} s or later: at once\n"
-                os.write(2, told.encode())  # whatever is being printed just now
+                os.write(2, told.encode(errors="backslashreplace"))  # whatever is being printed just now
             elif now - heard >= _PATIENCE:
                 signal.signal(number, before[signal.Signals(number)])
                 signal.raise_signal(number)

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -91,7 +92,7 @@ def train_network(
             kept = keeper is not None and keeper.path.is_file()
             raise FloatingPointError(f"{error}; the last good state is kept" if kept else str(error)) from error
     training.fabric.barrier()  # the log is written
-    with open(folder / LOG_FILE, newline="") as file:
+    with open(folder / LOG_FILE, newline="", encoding="utf-8") as file:
         step, *values = list(csv.reader(file))[-1][: len(Report._fields)]
     return Report(int(step), *(float(value) for value in values))
 
@@ -164,7 +165,7 @@ def fingerprint(paths: Sequence[Path]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     every = -(-len(paths) // _FINGERPRINTED) or 1  # rounded up
     for i, path in enumerate(paths):
-        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+        digest.update(os.fsencode(path.name) + f" {path.stat().st_size}\n".encode())
         if i % every == 0:
             digest.update(path.read_bytes())
     return digest.hexdigest()

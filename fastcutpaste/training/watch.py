@@ -55,7 +55,7 @@ class Watch:
         self._progress.update(self._bar, completed=report.step, description=text)
         if not people.is_terminal and report.step % (20 * max(1, self._config.steps // 200)) == 0:
             people.print(f"{text}  {report.step}/{self._config.steps}")  # ten lines: a log shows no moving bar
-        with open(self._path, "a", newline="") as file:
+        with open(self._path, "a", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerow([*report, round(speed, 1)])
         if self._board is not None:
             for name, value in zip(_COLUMNS[1:], (*report[1:], speed), strict=True):
@@ -121,7 +121,7 @@ class StepProfile:
         lines = [f"{'ms a step':44}{'host':>10}{'device':>10}"]
         lines += [f"{name[:43]:44}{host / 1e3 / self._steps:10.2f}{device / 1e3 / self._steps:10.2f}"
                   for name, host, device in rows]  # fmt: skip
-        (self._folder / "summary.txt").write_text("\n".join(lines) + "\n")
+        (self._folder / "summary.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
         people.print("\n".join(lines), markup=False)
 
 
@@ -129,10 +129,10 @@ def _cut_log(path: Path, step: int) -> None:
     """Keep the rows of a log up to a step, or begin it."""
     kept: list[list[str]] = []
     if step and path.is_file():
-        with open(path, newline="") as file:
+        with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.reader(file))[1:]
         kept = [row for row in rows if len(row) == len(_COLUMNS) and int(row[0]) <= step]  # the last may be half a row
-    with written_whole(path) as temporary, open(temporary, "w", newline="") as file:
+    with written_whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([_COLUMNS, *kept])
 
 
