@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -225,8 +226,7 @@ def _load_weights(backbone: nn.Module, path: Path) -> None:
         plain = path.suffix == ".safetensors"
         state: dict[str, Any] = load_file(path) if plain else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path}: a file of plain tensors required, got: {reason}") from error
+        raise ValueError(f"{path}: a file of plain tensors required, got: {_unread(path, error)}") from error
     if not isinstance(state, dict):
         raise ValueError(f"{path}: a dict of tensors required, got {type(state).__name__}")
     if isinstance(state.get("state_dict"), dict):
@@ -243,6 +243,17 @@ def _load_weights(backbone: nn.Module, path: Path) -> None:
             f"shape and {len(strange)} unknown (first: {wrong})"
         )
     backbone.load_state_dict({key: found[key] for key in wanted if key in found}, strict=False)
+
+
+def _unread(path: Path, error: Exception) -> str:
+    """Tell why a file of weights cannot be read, in our own words: torch's go on to how its safety is switched off."""
+    if path.suffix == ".safetensors":
+        return f"no whole safetensors file ({str(error).splitlines()[0]})"
+    if isinstance(error, UnpicklingError) and "global" in str(error).lower():
+        return "a file that holds more than tensors, such as a whole model; save its state_dict() alone"
+    with open(path, "rb") as file:
+        kind = "a torch file that is damaged or cut short" if file.read(2) == b"PK" else "no torch file"
+    return f"{kind} ({path.stat().st_size} bytes)"
 
 
 def autocast(device: torch.device, precision: Precision = "auto") -> AbstractContextManager[object]:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,31 @@ def test_a_damaged_weights_file_is_refused_in_one_line(name: str, donor: nn.Modu
     with pytest.raises(ValueError, match=rf"^.*{name}: .* required, got.*$") as caught:
         Network(NetworkConfig(SMALL), path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"a letter, not weights", "no torch file (21 bytes)"),
+        (b"", "no torch file (0 bytes)"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(99), "no torch file (107 bytes)"),
+        (b"PK\x03\x04" + bytes(99), "a torch file that is damaged or cut short (103 bytes)"),
+        (pickle.dumps({"a": 1}), "no torch file ("),
+        (nn.Linear(2, 2), "a file that holds more than tensors, such as a whole model; save its state_dict() alone"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_what_a_weights_file_is_instead_is_said_without_how_to_switch_safety_off(
+    content: Any, said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "weights.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(ValueError, match=re.escape(f"{path}: a file of plain tensors required, got: {said}")) as caught:
+        Network(NetworkConfig(SMALL), path)
+    assert "weights_only" not in str(caught.value)
 
 
 def test_a_missing_weights_file_is_named(tmp_path: Path) -> None:
