@@ -41,7 +41,9 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(fastcutpaste.__version__, package_name="fastcutpaste")
-def app() -> None:
+@click.option("--most-pixels", type=click.IntRange(2), default=1_000_000_000, show_default=True,
+              help="Images with more are refused: a small file may claim any size.")  # fmt: skip
+def app(most_pixels: int) -> None:
     """Find defects in images after training on normal images alone, with synthetic CutPaste defects.
 
     Start with `fastcutpaste demo`: it downloads nothing and takes a few minutes on two CPU cores. Then `train` on
@@ -49,6 +51,10 @@ def app() -> None:
     threshold. Each command ends with
     one JSON object on stdout; everything else goes to stderr.
     """
+    from PIL import Image  # --help need not wait for it
+
+    Image.MAX_IMAGE_PIXELS = most_pixels // 2  # Pillow warns from there, and refuses twice as many
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def main() -> None:

@@ -269,7 +269,10 @@ def read_images(
     needed = len(paths) * (1 if len({int(split.held_out[0]) for split in splits}) == 1 else 2)  # for fitting, a copy
     if read in ("stream", "dali") or (read == "auto" and not fits(needed, size, device)):
         why = f"they take more than {RESIDENT_SHARE:.0%} of the free memory" if read == "auto" else "as asked for"
-        by_dali = read == "dali" or (read == "auto" and device.type == "cuda" and has_dali() and bits in (None, 16))
+        gifs = any(path.suffix.lower() == ".gif" for path in paths)  # which DALI does not know
+        by_dali = read == "dali" or (
+            read == "auto" and device.type == "cuda" and has_dali() and bits in (None, 16) and not gifs
+        )
         decoder = "DALI" if by_dali else "Pillow"
         people.print(f"images are streamed from disk and decoded by {decoder}, {why}")
         if lost := find_unread(paths):  # said now, not in the middle of the night

@@ -4,6 +4,7 @@ Every image is decoded and resized once and then kept, one byte a value: 320 ima
 """
 
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,14 @@ from torch import Tensor
 
 from fastcutpaste.images.depth import DEEPEST, bits_for, bits_of, brightest, read_deep_color, to_eight
 
-_FORMATS = ("BMP", "JPEG", "PNG", "TIFF")  # by content: a JPEG named .png is read, a PostScript file is not
+_FORMATS = (
+    "BMP",
+    "GIF",
+    "JPEG",
+    "PNG",
+    "TIFF",
+    "WEBP",
+)  # by content: a JPEG named .png is read, a PostScript file is not
 
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # the tag of EXIF, and its values for 90° and 270°
 
@@ -48,7 +56,7 @@ def read_image(path: str | Path, bits: int | None = None) -> Image.Image:
     was transparent, only the first page or frame is used.
 
     Args:
-        path: a BMP, JPEG, PNG or TIFF file; the content counts, not the extension.
+        path: a BMP, GIF, JPEG, PNG, TIFF or WebP file; the content counts, not the extension.
         bits: of the values in files of more than 8, 8 to 16: 12 for a camera's 0-4095 in files of 16. `find_bits` gives
             those of a set of images, and `DetectorConfig.bits` those of a detector, whose images are all to be read
             so. None: as many as the files have.
@@ -57,7 +65,8 @@ def read_image(path: str | Path, bits: int | None = None) -> Image.Image:
         An image of mode RGB.
 
     Raises:
-        ValueError: the file is missing, broken, of another format, or has 32-bit or floating-point channels.
+        ValueError: the file is missing, broken, of another format, has channels of whole numbers of 32 bits, or
+            floating-point ones beyond 0–1; more than twice the pixels of PIL.Image.MAX_IMAGE_PIXELS.
     """
     _check_bits("read_image", bits)
     image, _, notes = decode(Path(path), None, bits)
@@ -176,7 +185,7 @@ def decode(
         full_size = full_size or (image.height, image.width)
 
         if image.mode[0] in "IF":
-            if in_file == 8:
+            if in_file == 8 and image.mode != "F":
                 raise ValueError(f"its channels are neither 8 nor 16 bits without sign (mode {image.mode})")
             return Image.fromarray(to_eight(np.asarray(image), kept)), full_size, notes
         if image.mode == "CMYK":
@@ -224,6 +233,13 @@ def opened(path: Path) -> Iterator[Image.Image]:
     except Exception as error:  # decoders meet broken files with OSError, SyntaxError, struct.error, IndexError, …
         if isinstance(error, UnidentifiedImageError):
             reason = f"a file of another format or broken from the start ({path.stat().st_size} bytes)"
+        elif isinstance(error, Image.DecompressionBombError):
+            count = "".join(re.findall(r"\((\d+) pixels\)", str(error)))
+            most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+            reason = (
+                f"{count} pixels, more than the {most} that are allowed; fastcutpaste --most-pixels, or half of it "
+            )
+            reason += "in PIL.Image.MAX_IMAGE_PIXELS, allows more"
         else:
             reason = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"read_image: a whole {', '.join(_FORMATS)} image required, got {path}: {reason}") from error

@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,7 +88,16 @@ def _bytes_of_png(data: bytes) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     return half(1), half(2)
 
 
-def to_eight(values: NDArray[np.integer], bits: int) -> NDArray[np.uint8]:
-    """Keep the highest 8 of so many bits; what is brighter becomes 255."""
+def to_eight(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
+    """Keep the highest 8 of so many bits, what is brighter becoming 255; of floating point give 0–255 for 0–1.
+
+    Raises:
+        ValueError: floating point beyond 0–1, since there is no telling what its range is.
+    """
+    if values.dtype.kind == "f":
+        low, high = float(values.min()), float(values.max())
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"its floating-point channel goes from {low:.4g} to {high:.4g}, not from 0 to 1")
+        bits, values = 8, np.rint(values * 255).astype(np.uint8)
     kept: NDArray[np.uint8] = np.minimum(values >> (bits - 8), 255).astype(np.uint8)
     return kept

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 # Compared without case, spaces and punctuation.
 _GOOD = {"good", "ok", "okay", "normal", "pass", "passed", "free", "mtfree", "intact", "clean", "healthy", "io"}

@@ -261,3 +261,12 @@ def test_conversions_are_said_on_stderr(trained, tmp_path):
     _, text = run("predict", trained[0], tmp_path / "deep.png")
     assert "note:" in text
     assert "16 bits" in text
+
+
+def test_images_of_any_size_are_read_up_to_a_limit_that_can_be_set(category, tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)  # and as it was, after the test
+    result, text = run("preview", category, "--out", tmp_path / "a.png", "--size", "64", "--count", "1")
+    assert (result["images"], "Decompression" in text, "limit" in text) == (1, False, False)
+    assert Image.MAX_IMAGE_PIXELS == 500_000_000
+    line = failing("--most-pixels", "5000", "preview", category, "--out", tmp_path / "b.png")
+    assert "0.png: 6000 pixels, more than the 5000 that are allowed; fastcutpaste --most-pixels" in line

@@ -58,11 +58,41 @@ def test_sixteen_bit_colour_is_noticed_though_pillow_hides_it(tmp_path):
         assert _same(write_tiff(tmp_path / "deep.tif", deep, 16, 3), deep // 256)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.int32])
-def test_channels_without_a_known_range_are_refused(tmp_path, dtype):
-    path = write_picture(tmp_path / "a.tif", np.ones((4, 4), dtype))
+def test_channels_without_a_known_range_are_refused(tmp_path):
+    path = write_picture(tmp_path / "a.tif", np.ones((4, 4), np.int32))
     with pytest.raises(ValueError, match=r"read_image: .*a\.tif: its channels are neither 8 nor 16 bits"):
         read_image(path)
+
+
+def test_floating_point_of_0_to_1_is_read_and_any_other_range_refused(tmp_path):
+    values = np.random.default_rng(0).random((6, 8), dtype=np.float32)
+    values[0, :3] = 0, 1, 0.5
+    assert _same(write_picture(tmp_path / "a.tif", values), np.stack([np.rint(values * 255)] * 3, -1))
+    for wrong, said in ((values * 255, "from 0 to 255"), (values - 0.5, "from -0.5 to 0.5"), (values * np.nan, "nan")):
+        path = write_picture(tmp_path / "b.tif", wrong)
+        with pytest.raises(ValueError, match=rf"b\.tif: its floating-point channel goes .*{said}.*, not from 0 to 1"):
+            read_image(path)
+
+
+def test_webp_and_gif_are_read(tmp_path):
+    pixels = draw_noise(20, 30)
+    assert _same(write_picture(tmp_path / "a.webp", pixels, lossless=True), pixels)
+    grey = draw_noise(20, 30, 1)
+    assert _same(write_picture(tmp_path / "a.gif", grey), np.stack([grey] * 3, -1))
+    assert peek(tmp_path / "a.webp")[0] == peek(tmp_path / "a.gif")[0] == (20, 30)
+
+
+def test_more_pixels_than_allowed_are_refused_with_what_allows_them(tmp_path, monkeypatch):
+    path = write_picture(tmp_path / "a.png", draw_noise(20, 30))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
+    with pytest.warns(Image.DecompressionBombWarning):
+        read_image(write_picture(tmp_path / "b.png", draw_noise(20, 20)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 299)
+    for read in (read_image, peek):
+        with pytest.raises(
+            ValueError, match=r"a\.png: 600 pixels, more than the 598 that are allowed; .*--most-pixels"
+        ):
+            read(path)
 
 
 def test_sixteen_bits_with_sign_are_refused(tmp_path):
@@ -97,10 +127,13 @@ def test_cmyk_is_converted_and_said(tmp_path):
     assert np.abs(pixels - (255, 0, 0)).max() <= 4
 
 
-@pytest.mark.parametrize("extension", ["tif", "png"])
+@pytest.mark.parametrize("extension", ["tif", "png", "webp"])
 def test_first_of_several_pages_or_frames_is_used_and_said(tmp_path, extension):
     first, second = draw_noise(seed=1), draw_noise(seed=2)
-    path = write_picture(tmp_path / f"a.{extension}", first, save_all=True, append_images=[Image.fromarray(second)])
+    more = {"save_all": True, "append_images": [Image.fromarray(second)]} | (
+        {"lossless": True} if extension == "webp" else {}
+    )
+    path = write_picture(tmp_path / f"a.{extension}", first, **more)
     with pytest.warns(UserWarning, match="had more than one page or frame, the first is used"):
         assert _same(path, first)
 
@@ -150,7 +183,9 @@ def test_a_peek_tells_the_upright_size_without_reading_the_pixels(tmp_path, orie
         assert peek(path) == ((wanted.height, wanted.width), "RGB")
     assert peek(write_picture(tmp_path / "a.png", draw_noise(20, 30, 1))) == ((20, 30), "L")
     path.write_bytes(whole[:9])
-    with pytest.raises(ValueError, match=r"read_image: a whole BMP, JPEG, PNG, TIFF image required, got .*a\.jpg"):
+    with pytest.raises(
+        ValueError, match=r"read_image: a whole BMP, GIF, JPEG, PNG, TIFF, WEBP image required, got .*a\.jpg"
+    ):
         peek(path)
 
 
@@ -176,18 +211,20 @@ def test_broken_file_is_named_and_stops_the_load(tmp_path, extension, how):
     bad = _break(tmp_path / f"bad one.{extension}", how)
     paths = [write_picture(tmp_path / "a.png"), bad, *[write_picture(tmp_path / "b.png")] * 20]
     for read in (lambda: read_image(bad), lambda: load_images(paths, 8), lambda: load_images(paths, 8, workers=1)):
-        with pytest.raises(ValueError, match=r"read_image: a whole BMP, JPEG, PNG, TIFF image required, .*bad one\."):
+        with pytest.raises(
+            ValueError, match=r"read_image: a whole BMP, GIF, JPEG, PNG, TIFF, WEBP image required, .*bad one\."
+        ):
             read()
 
 
 def test_missing_image_and_other_formats_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"got .*none\.png: .*No such file"):
         read_image(tmp_path / "none.png")
-    Image.fromarray(draw_noise()).save(tmp_path / "gif.png", format="GIF")
+    Image.fromarray(draw_noise()).save(tmp_path / "pcx.png", format="PCX")
     with pytest.raises(
-        ValueError, match=r"got .*gif\.png: a file of another format or broken from the start \(\d+ bytes"
+        ValueError, match=r"got .*pcx\.png: a file of another format or broken from the start \(\d+ bytes"
     ):
-        read_image(tmp_path / "gif.png")
+        read_image(tmp_path / "pcx.png")
 
 
 # Loading many

@@ -130,7 +130,7 @@ def test_missing_folder_is_named(tmp_path, find):
 
 @pytest.mark.parametrize("find", [find_training_images, find_test_images])
 def test_folder_without_images_is_refused_with_what_it_holds(tmp_path, find):
-    expected = r": images \(\.bmp \.jpeg \.jpg \.png \.tif \.tiff\) required in .*, got "
+    expected = r": images \(\.bmp \.gif \.jpeg \.jpg \.png \.tif \.tiff \.webp\) required in .*, got "
     with pytest.raises(ValueError, match=expected + "an empty folder"):
         find(tmp_path)
     _write_text(tmp_path / "notes.txt")
