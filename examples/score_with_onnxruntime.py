@@ -28,8 +28,9 @@ def main(graph_file: str, folder: str) -> dict[str, float]:
             continue
         with Image.open(path) as picture:
             upright = ImageOps.exif_transpose(picture)
-        if upright.mode[0] == "I":  # 16 bits a pixel: the upper 8
-            upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+        if upright.mode[0] == "I":  # the upper 8 of so many bits as the detector's own images had
+            values = np.asarray(upright) >> ((about["bits"] or 16) - 8)
+            upright = Image.fromarray(np.minimum(values, 255).astype(np.uint8))
         resized = upright.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
         image = np.asarray(resized).transpose(2, 0, 1)[None]  # uint8 (1, 3, H, W)
         *maps, scores = session.run(None, {"images": image})  # no maps of a detector of whole images

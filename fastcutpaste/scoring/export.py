@@ -102,6 +102,7 @@ def export_detector(detector: Detector, path: str | Path, kind: Format = "onnx",
     about = json.dumps(
         {
             "size": detector.config.size,
+            "bits": detector.config.bits,
             "threshold": detector.threshold,
             "calibration": detector.calibration.told(),
             "typical": detector.typical,
