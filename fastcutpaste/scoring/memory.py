@@ -1,11 +1,12 @@
 """Densities that remember normal features: a kernel on each that is kept, or the distance to the nearest."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from fastcutpaste.networks.pooling import is_exported
 from fastcutpaste.scoring.covariance import row_batches
 from fastcutpaste.scoring.fitted import Fitted
 
@@ -86,7 +87,7 @@ class KernelDensity(Fitted):
         rows = (features.float() - state["center"]).reshape(-1, features.shape[-1])  # (..., D) -> (n, D)
         scores = []
         with torch.autocast(features.device.type, enabled=False):
-            for part in torch.split(rows, max(1, _ENTRIES // len(kept))):
+            for part in _parts(rows, len(kept)):
                 # -γ |z - r|² - log M = -γ |z|² + (2γ z·r + offset), r a kept row
                 logits = torch.nn.functional.linear(2 * gamma * part, kept, state["offset"])  # (n, M)
                 scores.append(part.square().sum(1) - logits.logsumexp(1) / gamma)
@@ -164,11 +165,16 @@ class NearestDensity(Fitted):
         rows = (features.float() - state["middle"]).reshape(-1, features.shape[-1])  # (..., D) -> (n, D)
         squares = []
         with torch.autocast(features.device.type, enabled=False):
-            for part in torch.split(rows, max(1, _ENTRIES // len(kept))):
+            for part in _parts(rows, len(kept)):
                 # |z - r|² = |z|² + (|r|² - 2 z·r), r a kept row
                 offsets = torch.nn.functional.linear(-2 * part, kept, kept.square().sum(1))  # (n, M)
                 squares.append(part.square().sum(1) + offsets.amin(1))
         return torch.cat(squares).clamp(min=0).sqrt().reshape(features.shape[:-1])  # (n,) -> (...)
+
+
+def _parts(rows: Tensor, kept: int) -> Sequence[Tensor]:
+    """Split rows (n, D) that are measured against `kept` others; an exported graph, whose n is open, takes all."""
+    return (rows,) if is_exported() else torch.split(rows, max(1, _ENTRIES // kept))
 
 
 def _sampled(
