@@ -13,14 +13,9 @@ from PIL import Image, ImageOps
 
 
 def main(graph_file: str, folder: str) -> dict[str, float]:
-    """Print and give the score of every image, and where the most anomalous pixel of a defective one is.
-
-    Beside the score are the score over the threshold, and p: the share of normal images, this one among them, that
-    score at least as high.
-    """
+    """Print and give the score of every image, and where the most anomalous pixel of a defective one is."""
     session = onnxruntime.InferenceSession(graph_file)
     about = json.loads(session.get_modelmeta().custom_metadata_map["fastcutpaste"])
-    (height, width), threshold = about["size"], about["threshold"]
     normal = np.array(about["calibration"]["scores"])  # of images that were held out in training
     found: dict[str, float] = {}
     for path in sorted(Path(folder).iterdir()):
@@ -31,17 +26,15 @@ def main(graph_file: str, folder: str) -> dict[str, float]:
         if upright.mode[0] == "I":  # the upper 8 of so many bits as the detector's own images had
             values = np.asarray(upright) >> ((about["bits"] or 16) - 8)
             upright = Image.fromarray(np.minimum(values, 255).astype(np.uint8))
-        resized = upright.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-        image = np.asarray(resized).transpose(2, 0, 1)[None]  # uint8 (1, 3, H, W)
-        *maps, scores = session.run(None, {"images": image})  # no maps of a detector of whole images
-        found[path.name] = float(scores[0])
-        defective, where = scores[0] > threshold, ""
-        p = (1 + (normal >= scores[0]).sum()) / (len(normal) + 1)
-        text = f"{scores[0] / threshold:.2f} × threshold" + (f", p {p:.2g}" if len(normal) else "")
-        if maps and defective:
-            y, x = np.unravel_index(maps[0][0].argmax(), (height, width))
-            where = f"  at row {y}, column {x} of {height}×{width}"
-        print(f"{'DEFECTIVE' if defective else 'normal':>9}  {scores[0]:8.2f}  {text:<27}  {path.name}{where}")
+        image = np.array(upright.convert("RGB")).transpose(2, 0, 1)[None]  # uint8 (1, 3, H, W), of any size
+        *maps, (score,), (defective,) = session.run(None, {"images": image})  # no maps of a detector of whole images
+        found[path.name] = float(score)
+        text = f"{score / about['threshold']:.2f} × threshold"
+        if len(normal):  # p: the share of normal images, this one among them, that score at least as high
+            text += f", p {(1 + (normal >= score).sum()) / (len(normal) + 1):.2g}"
+        place = np.unravel_index(maps[0][0].argmax(), maps[0][0].shape) if maps and defective else ()
+        where = f"  at row {place[0]}, column {place[1]}" if place else ""
+        print(f"{about['labels'][int(defective)]:>9}  {score:8.2f}  {text:<27}  {path.name}{where}")
     return found
 
 

@@ -159,12 +159,29 @@ def test_regions_are_told_by_their_number_and_the_worst(count):
     assert regions_told(regions[:count]) == ["none above the detector's threshold", box, f"2, the worst {box}"][count]
 
 
-def test_export_writes_one_graph_beside_the_detector(trained):
+def test_export_writes_one_graph_beside_the_detector_and_how_far_the_two_are_apart(trained, category):
     out, _ = trained
-    result, text = run("export", out, "--format", "torch")
+    result, text = run("export", out, "--format", "torch", "--images", category)
     assert Path(result["exported"]) == out / "detector.pt2"
     assert result["bytes"] == (out / "detector.pt2").stat().st_size > 1_000_000
-    assert "heat maps" in text
+    assert "images uint8 (batch, 3, height, width) in, maps, scores, defective out" in text
+    table = (out / "detector.parity.md").read_text(encoding="utf-8").partition("\n\n")[2]
+    assert table in text
+    assert f"decisions that differ: {result['parity']['decisions']} of 4" in table
+    assert f"| scores | {result['parity']['scores'][0]:.1e} |" in table
+
+
+def test_export_of_a_graph_that_disagrees_leaves_the_former_one_and_says_how_far_it_is_off(
+    trained, tmp_path, monkeypatch
+):
+    out, _ = trained
+    (tmp_path / "detector.pt2").write_text("the former")
+    monkeypatch.setattr("fastcutpaste.scoring.parity.resize_map", lambda maps, size: maps.new_zeros(1, *size))
+    text = failing("export", out, "--format", "torch", "--out", tmp_path / "detector.pt2")
+    assert text.endswith(f"required, got those in {tmp_path / 'detector.parity.md'}")
+    assert (tmp_path / "detector.pt2").read_text() == "the former"
+    assert "decisions that differ" in (tmp_path / "detector.parity.md").read_text(encoding="utf-8")
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_preview_writes_a_picture(category, tmp_path):
