@@ -10,6 +10,7 @@ import signal
 import time
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +113,7 @@ class Keeper:
 
     path: Path
     facts: Facts
-    minutes: float = 5.0
+    minutes: float = 1.0
     steps: int | None = None
     stop: int = 0
 
@@ -121,16 +122,23 @@ class Keeper:
             raise ValueError(f"checkpoints: above 0 minutes and at least 1 step between two required, got "
                              f"{self.minutes} and {self.steps}")  # fmt: skip
         self._saved_at, self._saved_step = time.monotonic(), -1
+        self._writer = ThreadPoolExecutor(1, "checkpoint")  # which the end of the program waits for
+        self._writing: Future[None] | None = None
 
     def __call__(self, training: Training) -> None:
         """Save if it is time; called after each step.
 
-        Several processes agree on it, and only where a report makes them wait for each other anyway.
+        The state is copied aside and written by a thread while training goes on; after the last step and after a
+        signal it is waited for. Several processes agree on it, and only where a report makes them wait for each other
+        anyway.
 
         Raises:
             Stopped: a signal came; the state is saved.
             FloatingPointError: the state is not finite; the checkpoint before it stays.
+            OSError: this one or the one before could not be written.
         """
+        if self._writing is not None and self._writing.done():
+            self.wait()
         if self._saved_step < 0:
             self._saved_step = training.step - 1
         done = training.step == training.config.steps
@@ -144,13 +152,27 @@ class Keeper:
             wishes = _largest(training, wishes)
         if wishes[0]:
             state = training.state()
+            self.wait()
             if training.fabric.is_global_zero:
-                save_checkpoint(self.path, state, self.facts)
+                aside = {name: value.detach().clone() for name, value in state.items()}
+                self._writing = self._writer.submit(save_checkpoint, self.path, aside, self.facts)
+            if done or wishes[1]:
+                self.wait()
             self._saved_at, self._saved_step = time.monotonic(), training.step
         if wishes[1]:
             number = int(wishes[1])
             name = signal.Signals(number).name
             raise Stopped(f"stopped by {name} at step {training.step}; saved in {self.path}", number)
+
+    def wait(self) -> None:
+        """Wait until what is being written is on disk.
+
+        Raises:
+            OSError: it could not be; the earlier file is as it was.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     @contextmanager
     def heeding(self) -> Iterator[None]:

@@ -89,6 +89,8 @@ def train_network(
         try:
             proceed(training, batches(training.step, training.share), on_report=on_report, on_step=after_step)
         except FloatingPointError as error:
+            if keeper is not None:
+                keeper.wait()
             kept = keeper is not None and keeper.path.is_file()
             raise FloatingPointError(f"{error}; the last good state is kept" if kept else str(error)) from error
     training.fabric.barrier()  # the log is written

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from threading import Event
 
 import pytest
 import torch
@@ -116,6 +117,7 @@ def saved_steps(keeper, steps=10, window=4):
 
     def look(training):
         keeper(training)
+        keeper.wait()
         if keeper.path.is_file():
             step = int(load_checkpoint(keeper.path)[0]["step"][0])
             seen.append(step) if step not in seen else None
@@ -137,10 +139,56 @@ def test_it_is_saved_every_so_many_minutes(tmp_path, monkeypatch):
     assert len(steps) >= 3
 
 
+def test_training_goes_on_while_a_checkpoint_is_written_and_what_is_written_is_of_its_step(tmp_path, monkeypatch):
+    may_write, seen = Event(), []
+
+    def slow(*arguments):
+        assert may_write.wait(30)
+        save_checkpoint(*arguments)
+
+    monkeypatch.setattr(checkpoint_module, "save_checkpoint", slow)
+    keeper, training = Keeper(tmp_path / "c.safetensors", FACTS, steps=4), Training(Tiny(), TASK, settings(9))
+
+    def look(training):
+        keeper(training)
+        if training.step == 4:
+            seen.append({name: value.clone() for name, value in training.state().items()})
+        if training.step == 7:
+            assert not keeper.path.exists()
+            may_write.set()
+            keeper.wait()
+            assert same(load_checkpoint(keeper.path)[0], dict(sorted(seen[0].items())))
+
+    proceed(training, draw_batches(), on_step=look)
+    assert seen
+    assert load_checkpoint(keeper.path)[0]["step"][0] == 9  # the last one is waited for
+
+
+def test_what_fails_in_the_background_is_raised_at_the_next_step(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(checkpoint_module, "save_checkpoint", full)
+    keeper, reached = Keeper(tmp_path / "c.safetensors", FACTS, steps=3), []
+
+    def look(training):
+        reached.append(training.step)
+        keeper(training)
+        while keeper._writing is not None and not keeper._writing.done():
+            time.sleep(0.001)
+
+    with pytest.raises(OSError, match="no space left"):
+        proceed(Training(Tiny(), TASK, settings(9)), draw_batches(), on_step=look)
+    assert reached == [1, 2, 3, 4]
+    keeper = Keeper(tmp_path / "c.safetensors", FACTS)
+    with pytest.raises(OSError, match="no space left"):
+        proceed(Training(Tiny(), TASK, settings(2)), draw_batches(), on_step=keeper)
+
+
 def test_limits_out_of_bounds_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"above 0 minutes and at least 1 step .*got 0 and None"):
         Keeper(tmp_path, FACTS, minutes=0)
-    with pytest.raises(ValueError, match=r"got 5\.0 and 0"):
+    with pytest.raises(ValueError, match=r"got 1\.0 and 0"):
         Keeper(tmp_path, FACTS, steps=0)
 
 
@@ -203,6 +251,7 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_state(tmp_path):
     bad = [torch.full((8, 3, 24, 24), float("nan"))] * 4
     with pytest.raises(FloatingPointError, match="at step 6"):
         proceed(Training(Tiny(), TASK, settings(9)), iter(good + bad), on_step=keeper)
+    keeper.wait()
     state, _ = load_checkpoint(keeper.path)
     assert state["step"][0] == 4
     assert all(value.isfinite().all() for value in state.values())
