@@ -34,7 +34,7 @@ def export(run: Path, kind: Any, out: Path | None, channels_last: bool, images: 
     written beside it; too far, and there is no file.
     """
     scorer = load_run(run, torch.device("cpu"))
-    seen = make_images(scorer.config.size) if images is None else _read(images)
+    seen = make_images(scorer.config.size) if images is None else _read(images, scorer.config.bits)
     folder = run if run.is_dir() else run.parent
     out = out or folder / ("detector.onnx" if kind == "onnx" else "detector.pt2")
     with written_whole(out) as temporary:
@@ -54,8 +54,8 @@ def export(run: Path, kind: Any, out: Path | None, channels_last: bool, images: 
             "parity": compared, "table": str(told)})  # fmt: skip
 
 
-def _read(path: Path) -> list[Pixels]:
+def _read(path: Path, bits: int | None) -> list[Pixels]:
     """Read at most 16 images, uint8 (H, W, 3) each, spread evenly over those of a folder, at their own sizes."""
     paths = find_test_images(path).paths
     places = np.linspace(0, len(paths) - 1, min(len(paths), _MOST_IMAGES)).round().astype(int)
-    return [np.asarray(read_image(paths[place])) for place in places]
+    return [np.asarray(read_image(paths[place], bits)) for place in places]

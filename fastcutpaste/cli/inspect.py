@@ -28,7 +28,7 @@ def inspect(data: Path, out: Path) -> None:
     for group, fact in facts.items():
         bright = f"  brightness {fact['brightness']:.3f} ± {fact['spread']:.3f}" if "brightness" in fact else ""
         masks = f"  {fact['masks']} masks" if fact["masks"] else ""
-        kinds = ", ".join(f"{mode} of {bits} bits" for mode, bits in zip(fact["modes"], fact["bits"], strict=False))
+        kinds = f"{', '.join(fact['modes'])} of {fact['bits']} bits"
         people.print(f"{fact['images']:>6}  {group:<34}  {fact['range']} px  {kinds}{masks}{bright}", markup=False)
     for note in found.notes:
         people.print(f"note: {note}", markup=False)

@@ -15,7 +15,7 @@ from fastcutpaste.images.tree import holds_masks, images_in, natural, some_of, s
 
 Mask: TypeAlias = Path | tuple[Path, ...]  # one file, or several of one image, which are united
 
-_LOSSY = (".jpg", ".jpeg")
+_LOSSY = (".jpg", ".jpeg", ".webp")
 _NAMES = ("mask", "masks", "label", "labels", "gt", "ground_truth", "groundtruth", "seg", "annotation")
 _ENDING = re.compile(rf"^(.+?)[ ._-]({'|'.join(_NAMES)})$", re.IGNORECASE)
 _BEGINNING = re.compile(rf"^({'|'.join(_NAMES)})[ ._-](.+)$", re.IGNORECASE)

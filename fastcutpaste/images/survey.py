@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastcutpaste.images.decode import in_threads, peek
+from fastcutpaste.images.decode import find_bits, in_threads, peek
 from fastcutpaste.images.folders import (
     PLAIN,
     TRAIN_ALONE,
@@ -23,7 +23,6 @@ from fastcutpaste.images.folders import (
 from fastcutpaste.images.looks import Looks, differences
 from fastcutpaste.images.tree import files_in, some_of
 
-_DEEP = {"I;16": 16, "I;16B": 16, "I;16L": 16, "I;16N": 16, "I": 32, "F": 32, "1": 1}  # bits of Pillow's modes
 _MOST = 4  # sizes and modes that are told
 
 
@@ -112,7 +111,7 @@ def inspect_closely(found: Survey) -> tuple[Survey, dict[str, dict[str, Any]]]:
 
     Returns:
         The survey with more notes; and for each group the number of images, the commonest sizes as height×width, the
-        range of sizes, modes and bits of Pillow's modes as counts, and mean brightness, 0-1, with its standard
+        range of sizes, Pillow's modes as counts, bits, and mean brightness, 0-1, with its standard
         deviation from image to image.
     """
     notes: list[str] = []
@@ -128,14 +127,14 @@ def inspect_closely(found: Survey) -> tuple[Survey, dict[str, dict[str, Any]]]:
             "sizes": _common(f"{height}×{width}" for (height, width), _ in read),
             "range": _range([size for size, _ in read]),
             "modes": _common(mode for _, mode in read),
-            "bits": _common(_DEEP.get(mode, 8) for _, mode in read),
+            "bits": _try(find_bits, whole) or 8,
             "masks": sum(mask is not None for mask in images.masks),
         }
         if broken:
             notes.append(f"{len(broken)} files cannot be read, such as {broken[0]}")
         if whole:
             try:
-                looks[group] = Looks.of(whole)
+                looks[group] = Looks.of(whole, find_bits(whole))
             except ValueError as error:
                 notes.append(str(error))
             else:
@@ -156,7 +155,7 @@ def inspect_closely(found: Survey) -> tuple[Survey, dict[str, dict[str, Any]]]:
     return Survey(found.root, found.layout, found.parts, (*notes, *found.notes), found.passed_over), facts
 
 
-def _try(read: Callable[[Path], Any], path: Path) -> Any:
+def _try(read: Callable[[Any], Any], path: Path | Sequence[Path]) -> Any:
     """Give what is read of a path, or why it cannot be."""
     try:
         return read(path)
