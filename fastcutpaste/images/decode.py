@@ -70,7 +70,7 @@ def read_image(path: str | Path, bits: int | None = None) -> Image.Image:
     """
     _check_bits("read_image", bits)
     image, _, notes = decode(Path(path), None, bits)
-    say_losses("read_image", [notes], [path])
+    say_losses([notes], [path])
     return image.convert("RGB")
 
 
@@ -120,7 +120,7 @@ def load_images(
         return full_size, notes
 
     loaded = in_threads("load_images", load, range(len(paths)), workers, progress)
-    say_losses("load_images", [notes for _, notes in loaded], paths)
+    say_losses([notes for _, notes in loaded], paths)
     return LoadedImages(pixels, [full_size for full_size, _ in loaded])
 
 
@@ -242,15 +242,15 @@ def opened(path: Path) -> Iterator[Image.Image]:
             reason += "in PIL.Image.MAX_IMAGE_PIXELS, allows more"
         else:
             reason = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"read_image: a whole {', '.join(_FORMATS)} image required, got {path}: {reason}") from error
+        raise ValueError(f"{path}: a whole {', '.join(_FORMATS)} image required, got: {reason}") from error
 
 
-def say_losses(who: str, notes: Sequence[Sequence[str]], paths: Sequence[str | Path]) -> None:
+def say_losses(notes: Sequence[Sequence[str]], paths: Sequence[str | Path]) -> None:
     """Say once for each kind of loss how many images had it, and which was first."""
     for kind in (_DEEP, _UNUSED, _ABOVE, _TRANSPARENT, _MORE_PAGES, _CMYK):
         having = [path for path, lost in zip(paths, notes, strict=True) if kind in lost]
         if having:
-            text = f"{who}: {len(having)} of {len(paths)} images {kind} (first: {having[0]})"
+            text = f"{len(having)} of {len(paths)} images {kind} (first: {having[0]})"
             warnings.warn(text, stacklevel=3)  # points at the caller of read_image or load_images
 
 

@@ -83,7 +83,7 @@ def read_in_turn(
             yield [one for one, _ in batch]
     finally:
         executor.shutdown(cancel_futures=True)  # after an error: what has not begun never does
-    say_losses("read_in_turn", losses, paths)
+    say_losses(losses, paths)
 
 
 def find_unread(paths: Sequence[Path]) -> list[Unread]:

@@ -116,7 +116,7 @@ def test_a_stream_gives_the_batches_of_resident_images(files, workers):
 def test_a_file_that_breaks_while_it_is_streamed_is_named(files, tmp_path):
     (tmp_path / "half.png").write_bytes(Path(files.paths[0]).read_bytes()[:60])
     broken = ImageFiles([tmp_path / "half.png"], (8, 8))
-    with pytest.raises(ValueError, match=r"^read_image: .*half\.png") as caught:
+    with pytest.raises(ValueError, match=r"half\.png: a whole") as caught:
         next(stream_batches(broken, 2, CPU, seed=0, workers=1))
     assert "\n" not in str(caught.value)  # the traceback of a worker is no message
 

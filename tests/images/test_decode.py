@@ -40,9 +40,7 @@ def test_grey_palette_and_one_bit_images_become_rgb(tmp_path):
 def test_sixteen_bit_grey_keeps_its_high_byte_and_says_so(tmp_path, extension):
     deep = np.random.default_rng(0).integers(0, 65536, (6, 8), dtype=np.uint16)
     path = write_picture(tmp_path / f"deep.{extension}", deep)
-    with pytest.warns(
-        UserWarning, match=r"read_image: 1 of 1 images had 12 or 16 bits a channel, reduced to 8 .first:"
-    ):
+    with pytest.warns(UserWarning, match=r"^1 of 1 images had 12 or 16 bits a channel, reduced to 8 .first:"):
         assert _same(path, np.stack([deep // 256] * 3, -1))
 
 
@@ -60,7 +58,7 @@ def test_sixteen_bit_colour_is_noticed_though_pillow_hides_it(tmp_path):
 
 def test_channels_without_a_known_range_are_refused(tmp_path):
     path = write_picture(tmp_path / "a.tif", np.ones((4, 4), np.int32))
-    with pytest.raises(ValueError, match=r"read_image: .*a\.tif: its channels are neither 8 nor 16 bits"):
+    with pytest.raises(ValueError, match=r"a\.tif: .*got: its channels are neither 8 nor 16 bits"):
         read_image(path)
 
 
@@ -70,7 +68,9 @@ def test_floating_point_of_0_to_1_is_read_and_any_other_range_refused(tmp_path):
     assert _same(write_picture(tmp_path / "a.tif", values), np.stack([np.rint(values * 255)] * 3, -1))
     for wrong, said in ((values * 255, "from 0 to 255"), (values - 0.5, "from -0.5 to 0.5"), (values * np.nan, "nan")):
         path = write_picture(tmp_path / "b.tif", wrong)
-        with pytest.raises(ValueError, match=rf"b\.tif: its floating-point channel goes .*{said}.*, not from 0 to 1"):
+        with pytest.raises(
+            ValueError, match=rf"b\.tif: .* its floating-point channel goes .*{said}.*, not from 0 to 1"
+        ):
             read_image(path)
 
 
@@ -90,14 +90,14 @@ def test_more_pixels_than_allowed_are_refused_with_what_allows_them(tmp_path, mo
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 299)
     for read in (read_image, peek):
         with pytest.raises(
-            ValueError, match=r"a\.png: 600 pixels, more than the 598 that are allowed; .*--most-pixels"
+            ValueError, match=r"a\.png: .* 600 pixels, more than the 598 that are allowed; .*--most-pixels"
         ):
             read(path)
 
 
 def test_sixteen_bits_with_sign_are_refused(tmp_path):
     path = write_tiff(tmp_path / "a.tif", np.ones((4, 4), np.uint16), 16, 1, signed=True)
-    with pytest.raises(ValueError, match=r"read_image: .*a\.tif: its channels are neither 8 nor 16 bits without sign"):
+    with pytest.raises(ValueError, match=r"a\.tif: .*got: its channels are neither 8 nor 16 bits without sign"):
         read_image(path)
 
 
@@ -183,9 +183,7 @@ def test_a_peek_tells_the_upright_size_without_reading_the_pixels(tmp_path, orie
         assert peek(path) == ((wanted.height, wanted.width), "RGB")
     assert peek(write_picture(tmp_path / "a.png", draw_noise(20, 30, 1))) == ((20, 30), "L")
     path.write_bytes(whole[:9])
-    with pytest.raises(
-        ValueError, match=r"read_image: a whole BMP, GIF, JPEG, PNG, TIFF, WEBP image required, got .*a\.jpg"
-    ):
+    with pytest.raises(ValueError, match=r"a\.jpg: a whole BMP, GIF, JPEG, PNG, TIFF, WEBP image required, got: "):
         peek(path)
 
 
@@ -212,18 +210,16 @@ def test_broken_file_is_named_and_stops_the_load(tmp_path, extension, how):
     paths = [write_picture(tmp_path / "a.png"), bad, *[write_picture(tmp_path / "b.png")] * 20]
     for read in (lambda: read_image(bad), lambda: load_images(paths, 8), lambda: load_images(paths, 8, workers=1)):
         with pytest.raises(
-            ValueError, match=r"read_image: a whole BMP, GIF, JPEG, PNG, TIFF, WEBP image required, .*bad one\."
+            ValueError, match=r"bad one\..*: a whole BMP, GIF, JPEG, PNG, TIFF, WEBP image required, got: "
         ):
             read()
 
 
 def test_missing_image_and_other_formats_are_named(tmp_path):
-    with pytest.raises(ValueError, match=r"got .*none\.png: .*No such file"):
+    with pytest.raises(ValueError, match=r"none\.png: .*No such file"):
         read_image(tmp_path / "none.png")
     Image.fromarray(draw_noise()).save(tmp_path / "pcx.png", format="PCX")
-    with pytest.raises(
-        ValueError, match=r"got .*pcx\.png: a file of another format or broken from the start \(\d+ bytes"
-    ):
+    with pytest.raises(ValueError, match=r"pcx\.png: .* a file of another format or broken from the start \(\d+ bytes"):
         read_image(tmp_path / "pcx.png")
 
 
@@ -304,11 +300,11 @@ def test_each_kind_of_loss_is_said_once_with_counts(tmp_path):
     clear = np.zeros((4, 4, 4), np.uint8)
     files = {"a": draw_noise(), "b": deep, "c": clear, "d": deep, "e": draw_noise(channels=1)}
     paths = [write_picture(tmp_path / f"{name}.png", pixels) for name, pixels in files.items()]
-    with pytest.warns(UserWarning, match="load_images") as caught:
+    with pytest.warns(UserWarning, match="images had") as caught:
         load_images(paths, 4)
     assert [str(w.message) for w in caught] == [
-        f"load_images: 2 of 5 images had 12 or 16 bits a channel, reduced to 8 (first: {paths[1]})",
-        f"load_images: 1 of 5 images had transparent pixels, alpha dropped (first: {paths[2]})",
+        f"2 of 5 images had 12 or 16 bits a channel, reduced to 8 (first: {paths[1]})",
+        f"1 of 5 images had transparent pixels, alpha dropped (first: {paths[2]})",
     ]
     assert {w.filename for w in caught} == {__file__}
 

@@ -118,7 +118,7 @@ def test_links_to_files_and_folders_are_followed(tmp_path):
 
 def test_broken_link_is_named_when_read(tmp_path):
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    with pytest.raises(ValueError, match=r"read_image: .*gone\.png.*No such file"):
+    with pytest.raises(ValueError, match=r"gone\.png: .*No such file"):
         load_images(find_training_images(tmp_path).paths, 4)
 
 
@@ -349,7 +349,5 @@ def test_masks_need_labels_masks_and_one_size_each(tmp_path):
 def test_broken_mask_is_named(tmp_path):
     images = _one(tmp_path, "mask.png", np.zeros((6, 8), np.uint8))
     (tmp_path / "mask.png").write_bytes(b"")
-    with pytest.raises(
-        ValueError, match=r"got .*mask\.png: a file of another format or broken from the start \(0 bytes"
-    ):
+    with pytest.raises(ValueError, match=r"mask\.png: .* a file of another format or broken from the start \(0 bytes"):
         load_masks(images)

@@ -46,7 +46,7 @@ def test_no_more_is_read_than_a_batch_ahead(files, monkeypatch):
 
     begun = []
     decode = readable.decode
-    monkeypatch.setattr(readable, "decode", lambda path, near: (begun.append(path), decode(path, near))[1])
+    monkeypatch.setattr(readable, "decode", lambda path, *how: (begun.append(path), decode(path, *how))[1])
     batches = read_in_turn(files, (16, 24), 2)
     next(batches)
     assert len(begun) <= 6
@@ -60,5 +60,5 @@ def test_what_files_lost_is_said_once(files):
         warnings.simplefilter("always")
         list(read_in_turn(files, (16, 24), 2))
     assert [str(one.message) for one in said] == [
-        f"read_in_turn: 3 of 8 images had 12 or 16 bits a channel, reduced to 8 (first: {files[2]})"
+        f"3 of 8 images had 12 or 16 bits a channel, reduced to 8 (first: {files[2]})"
     ]
