@@ -82,7 +82,7 @@ def predict(
     gathered([], fabric)  # nothing is added before all have read it
     shown: dict[int, Shown] = {}
     if report is not None and fabric.is_global_zero:
-        told, shown = _show_kept(paths, told)
+        told, shown = _show_kept(paths, told, detector.config.bits)
     left = [(number, path) for number, path in enumerate(paths) if number not in told]
     for some in _look_at(detector, left, heatmaps, report is not None, strict, fabric):
         if not fabric.is_global_zero:
@@ -193,7 +193,9 @@ def _told(
     return told
 
 
-def _show_kept(paths: Sequence[Path], kept: Mapping[int, Told]) -> tuple[dict[int, Told], dict[int, Shown]]:
+def _show_kept(
+    paths: Sequence[Path], kept: Mapping[int, Told], bits: int | None
+) -> tuple[dict[int, Told], dict[int, Shown]]:
     """Make the page's parts of images scored before, whose heat maps are gone; of a file that is gone too, an error."""
     told, shown = dict(kept), {}
     for number, one in kept.items():
@@ -203,7 +205,7 @@ def _show_kept(paths: Sequence[Path], kept: Mapping[int, Told]) -> tuple[dict[in
         if "regions" in one:
             details |= {"regions": regions_told(one["regions"])}
         try:
-            shown[number] = show(paths[number], None, one["score"], details=details)
+            shown[number] = show(paths[number], None, one["score"], details=details, bits=bits)
         except ValueError as error:
             told[number] = {"image": one["image"], "error": str(error)}
     return told, shown
