@@ -68,7 +68,7 @@ def test_evaluate_says_what_is_asked_for_twice_or_not_at_all(category, detector)
 def test_a_mask_of_another_size_is_found_before_images_are_scored(category, detector, tmp_path, monkeypatch):
     shutil.copytree(category, tmp_path / "data")
     write_picture(tmp_path / "data/ground_truth/crack/2_mask.png", np.zeros((64, 64), np.uint8))
-    monkeypatch.setattr("fastcutpaste.cli.evaluate.score_paths", lambda *_: pytest.fail("images were scored first"))
+    monkeypatch.setattr("fastcutpaste.cli.evaluate.score_in_turn", lambda *_: pytest.fail("images were scored first"))
     message = failing("evaluate", detector[0], tmp_path / "data")
     assert "2_mask.png is 64×64" in message
     assert "load_masks" not in message
