@@ -25,9 +25,9 @@ def clean_crop(texture: str, size: int = 128) -> np.ndarray:
     return getattr(textures.photographs, texture)()[100 : 100 + size, 300 : 300 + size].copy()
 
 
-def test_each_block_is_dealt_once_and_each_part_gets_one_of_every_row_and_column() -> None:
+def test_each_block_is_dealt_once_and_training_gets_one_of_every_row_and_column() -> None:
     numbered = np.arange(512 * 512).reshape(512, 512)  # each pixel its own number
-    seen = np.zeros((3, 512, 512), bool)
+    seen = np.zeros((2, 512, 512), bool)
     for k, blocks in enumerate(textures._deal_blocks(numbered)):
         for block in blocks:
             assert block.shape == (170, 170)
@@ -35,25 +35,27 @@ def test_each_block_is_dealt_once_and_each_part_gets_one_of_every_row_and_column
     assert seen.sum(0).max() == 1  # no pixel is in two
     for place in range(3):
         within = slice(170 * place, 170 * (place + 1))
-        assert (seen[:, within, :510].sum((1, 2)) == 170**2).all()
-        assert (seen[:, :510, within].sum((1, 2)) == 170**2).all()
+        for there in (seen[:, within, :510], seen[:, :510, within]):
+            assert there.sum((1, 2)).tolist() == [170**2, 2 * 170**2]
 
 
-def test_make_demo_cuts_training_threshold_and_test_crops_from_their_own_blocks(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    levels = {}
-
-    def deal(photograph: np.ndarray) -> list[list[np.ndarray]]:
-        levels.update(zip(("train", "calibration", "test"), (40, 80, 160), strict=True))
-        return [[np.full((170, 170), level, np.uint8)] * 3 for level in levels.values()]
+def test_training_crops_have_blocks_of_their_own_and_chance_parts_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def deal(photograph: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        blocks = [np.full((170, 170), level, np.uint8) for level in (40, 80, 160)]
+        return blocks[:1], blocks[1:]
 
     monkeypatch.setattr(textures, "_deal_blocks", deal)
-    data = make_small()
+    data = make_demo(size=96, train_count=6, calibration_count=40, good_count=40, defect_count=8)
     good = data.test[[kind == "good" for kind in data.kinds]]
-    for name, crops in {"train": data.train, "calibration": data.calibration, "test": good}.items():
-        assert crops.min() >= round(levels[name] * (1 - textures.EXPOSURE))
-        assert crops.max() <= round(levels[name] * (1 + textures.EXPOSURE))
+    assert data.train.max() <= round(40 * (1 + textures.EXPOSURE))
+    shares = []
+    for crops in (data.calibration, good):
+        levels = crops.float().mean((1, 2, 3))
+        assert levels.min() >= round(80 * (1 - textures.EXPOSURE))
+        shares.append(float((levels > 120).float().mean()))
+    assert sum(shares) == pytest.approx(1)  # half of all are of either block
+    assert all(0.3 < share < 0.7 for share in shares)
+    assert shares[0] != 0.5  # dealt by chance, not in turns
 
 
 @pytest.mark.parametrize("size", [48, 128, 170])
