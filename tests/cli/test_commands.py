@@ -287,4 +287,4 @@ def test_images_of_any_size_are_read_up_to_a_limit_that_can_be_set(category, tmp
     assert (result["images"], "Decompression" in text, "limit" in text) == (1, False, False)
     assert Image.MAX_IMAGE_PIXELS == 500_000_000
     line = failing("--most-pixels", "5000", "preview", category, "--out", tmp_path / "b.png")
-    assert "0.png: 6000 pixels, more than the 5000 that are allowed; fastcutpaste --most-pixels" in line
+    assert "got: 6000 pixels, more than the 5000 that are allowed; fastcutpaste --most-pixels" in line
