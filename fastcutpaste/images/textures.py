@@ -1,8 +1,9 @@
 """The embedded data set: crops of real photographs, with planted defects and their masks.
 
 The photographs ship inside scikit-image (brick, grass, gravel; 512 × 512 grey, CC0), so nothing is downloaded.
-A photograph is cut into 3 × 3 blocks, and three blocks each give the training crops, those for the threshold and the
-test crops: no pixel is in two of the three, and yet the three are alike, which a threshold needs to hold.
+A photograph is cut into 3 × 3 blocks: three give the training crops, the other six those for the threshold and the test
+crops. No pixel of a training crop is in another's; crops for the threshold and for the test overlap, so that they are
+alike, which a threshold needs to hold.
 """
 
 from pathlib import Path
