@@ -78,13 +78,14 @@ def _last_aside(images: Tensor, share: float = 0.2) -> tuple[Tensor, Tensor]:
 
 
 def make_brick(planted: bool = False) -> Data:
-    """Make the demo's brick."""
+    """Make the demo's brick; the side is part of the name, since rows "demo" are of former crops of 192 pixels."""
     demo = make_demo("brick")
+    name = f"demo at {demo.train.shape[-1]}²"
     if planted:
-        return Data("demo", demo.train, demo.calibration, _plant("brick", demo.calibration))
+        return Data(name, demo.train, demo.calibration, _plant("brick", demo.calibration))
     labels = torch.tensor([kind != "good" for kind in demo.kinds])
     test = Test(demo.test, labels, list(demo.masks), list(demo.kinds))
-    return Data("demo", demo.train, demo.calibration, {"brick": test})
+    return Data(name, demo.train, demo.calibration, {"brick": test})
 
 
 def _plant(category: str, held_out: Tensor) -> dict[str, Test]:

@@ -27,9 +27,7 @@ from fastcutpaste.training.loop import Training
 FORMAT = 2  # of the file; raised when older versions could no longer read it
 _KEY = "fastcutpaste-checkpoint"
 _PATIENCE = 3.0  # seconds in which a second signal is the same wish
-_WISHES = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]  # not all systems
+_WISHES = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]  # not on Windows
 Facts = dict[str, Any]
 
 
