@@ -46,7 +46,7 @@ def sets_of(study: str, arguments: argparse.Namespace) -> Iterator[Data]:
             yield read_cifar(arguments.cifar, name)
     elif arguments.folders:
         for folder in arguments.folders:
-            yield read_folder(folder, arguments.size, arguments.planted)
+            yield read_folder(folder, arguments.size, arguments.planted, arguments.split)
     else:
         yield make_brick(arguments.planted)
 
@@ -60,6 +60,7 @@ def parse(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", help="networks or single rows, by name; all if left out")
     parser.add_argument("--folders", nargs="+", type=Path, help="categories in MVTec's layout; brick if left out")
     parser.add_argument("--size", type=int, default=USUAL_SIZE, help="of their images, pixels")
+    parser.add_argument("--split", type=Path, help="file with the names of the images that a published split trains on")
     parser.add_argument("--planted", action="store_true",
                         help="measure on defects planted in held-out normal images: to choose settings by")  # fmt: skip
     parser.add_argument("--mnist", type=Path, help="folder of MNIST's IDX files")

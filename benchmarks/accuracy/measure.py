@@ -143,6 +143,7 @@ def command_of(name: str, study: Study, seed: int, budget: Budget, data: Data) -
     how = f"--steps {budget.steps}" if budget.minutes is None else f"--minutes {budget.minutes:g}"
     how += "" if data.size in (None, USUAL_SIZE) else f" --size {data.size}"
     how += " --planted" if any("planted" in category for category in data.tests) else ""
+    how += " --split FILE" if data.name.endswith("published split") else ""
     where = {"synthetic": "--mnist DIR", "cifar10": "--cifar FILE"}.get(name, "--folders DIR")
     row = shlex.quote(study.name)
     return f"python -m benchmarks.accuracy --study {shlex.quote(name)} --rows {row} --seeds {seed} {how} {where}"

@@ -19,6 +19,7 @@ from fastcutpaste.images.decode import load_images
 from fastcutpaste.images.defects import DEFECTS, plant_defect, to_bytes
 from fastcutpaste.images.folders import find_test_images, find_training_images, load_masks
 from fastcutpaste.images.hold_out import hold_out
+from fastcutpaste.images.image_set import ImageSet, joined
 from fastcutpaste.images.textures import make_demo
 
 Byte = NDArray[np.uint8]
@@ -52,23 +53,50 @@ class Data:
     size: int | None = None  # that was chosen for the images, pixels; None: there is no choice
 
 
-def read_folder(root: Path, size: int = USUAL_SIZE, planted: bool = False) -> Data:
+def read_folder(root: Path, size: int = USUAL_SIZE, planted: bool = False, split: Path | None = None) -> Data:
     """Read a category in MVTec's layout, images and masks resized to a square; an unusual size is part of the name.
 
     Where defects are to be planted, test images are not read, and a plain folder of normal images will do.
+
+    Args:
+        root: the category; without masks only whole images are judged.
+        size: of what is read, pixels.
+        planted: whether to plant defects in held-out normal images instead of reading test images.
+        split: a published split, the names of its training images one a line: all other normal images are tested, and
+            the name of the data says so.
+
+    Raises:
+        ValueError: what `load_images` and `load_masks` refuse; names of the split that are not there.
     """
-    normal, calibration = _last_aside(load_images(find_training_images(root).paths, (size, size)).pixels)
+    train, tested = find_training_images(root), None if planted else find_test_images(root)
     name = root.parent.name if root.parent.name.startswith("mvtec") else root.name
     name += "" if size == USUAL_SIZE else f" at {size}²"
-    if planted:
+    if split is not None:
+        train, tested = _split_as_published(split, joined([train, tested or find_test_images(root)]))
+        name += ", published split"
+    normal, calibration = _last_aside(load_images(train.paths, (size, size)).pixels)
+    if planted or tested is None:
         return Data(name, normal, calibration, _plant(root.name, calibration), size)
-    found = find_test_images(root)
-    masks = [
-        F.interpolate(mask[None, None].float(), (size, size), mode="area")[0, 0] > 0.5 for mask in load_masks(found)
-    ]
-    kinds = [path.parent.name for path in found.paths]
-    test = Test(load_images(found.paths, (size, size)).pixels, torch.as_tensor(found.labels), masks, kinds)
+    masks = load_masks(tested) if tested.has_masks else []
+    masks = [F.interpolate(mask[None, None].float(), (size, size), mode="area")[0, 0] > 0.5 for mask in masks]
+    test = Test(
+        load_images(tested.paths, (size, size)).pixels, tested.labels, masks, [str(kind) for kind in tested.kinds]
+    )
     return Data(name, normal, calibration, {root.name: test}, size)
+
+
+def _split_as_published(split: Path, images: ImageSet) -> tuple[ImageSet, ImageSet]:
+    """Divide all images of a category: normal ones that a file names are trained on, all others tested."""
+    names, here = (
+        set(split.read_text().split()),
+        {path.name for path, kind in zip(images.paths, images.kinds, strict=True) if kind == "good"},
+    )
+    if not names <= here:
+        missing = sorted(names - here)
+        raise ValueError(f"{split}: names of normal images required, got {len(missing)} others, {missing[0]} first")
+    chosen = [path.name in names for path in images.paths]
+    train, tested = ([i for i, one in enumerate(chosen) if one is wanted] for wanted in (True, False))
+    return images.chosen(train), images.chosen(tested)
 
 
 def _last_aside(images: Tensor, share: float = 0.2) -> tuple[Tensor, Tensor]:
