@@ -1,6 +1,6 @@
 """What transforms and tasks have in common: they take random numbers, and where kernels can, one call does it all."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,13 @@ class Ruled(nn.Module):
     """
 
     numbers: int
+    _settings: str = ""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name != "training":  # a text, which compiled code is guarded by: see `_described`
+            told = (f"{key}={each!r}" for key, each in vars(self).items() if key[0] != "_" and key != "training")
+            vars(self)["_settings"] = ", ".join(told)
 
     def task_rules(self) -> Rules | None:
         """Give the rules of all classes; None where only the transform itself knows what it does."""
@@ -61,7 +68,7 @@ class Ruled(nn.Module):
         if draws is not None and (draws.dtype != torch.float32 or draws.device != images.device):
             return None  # the general way knows other types, and says what is wrong
         compiling = torch.compiler.is_compiling()  # then a text stands for the rules
-        rules = (self._described() or None) if compiling else self.task_rules()
+        rules = (self._described(self._all_settings()) or None) if compiling else self.task_rules()
         if rules is None:
             return None
         colored = "colored " in rules if isinstance(rules, str) else rules.colored
@@ -74,9 +81,13 @@ class Ruled(nn.Module):
             images, draws, self.numbers, rules, color, sums, masked=masked, normalization=normalization
         )
 
+    def _all_settings(self) -> str:
+        """Give the settings of this and of all it is made of: compiled code that reads them is made anew for others."""
+        return "; ".join(str(getattr(module, "_settings", "")) for module in self.modules())
+
     @_constant
-    def _described(self) -> str:
-        """Give the rules as a text; none of them: an empty one."""
+    def _described(self, settings: str) -> str:
+        """Give the rules as a text; none of them: an empty one. Compiled code calls this once for the same settings."""
         rules = self.task_rules()
         return "" if rules is None else rules.described()
 

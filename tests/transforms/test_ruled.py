@@ -359,6 +359,28 @@ def test_compiled_a_task_is_one_op_that_draws_too(monkeypatch):
     ]
 
 
+@runs_kernels
+def test_compiled_code_of_one_task_is_not_taken_for_a_task_set_otherwise(monkeypatch):
+    in_kernels(monkeypatch)
+    torch.compiler.reset()
+    images = random_images((2, 3, 8, 9)).to(DEVICE)
+
+    def compared(task):
+        torch.manual_seed(1)
+        made, _ = torch.compile(task, fullgraph=True, backend="eager")(images)
+        torch.manual_seed(1)
+        wanted, _ = task(images)
+        assert_close(made, wanted, atol=1, rtol=0)
+        return wanted
+
+    one, other = compared(PretextTask(CutPaste())), compared(PretextTask(CutPaste(source="other")))
+    assert not torch.equal(one, other)
+    member = OneOf(CutPaste(), CutPasteScar())
+    compared(PretextTask(member))
+    member.transforms[1].scar_length = (20, 40)  # a task that was compiled already, its member's member set otherwise
+    compared(PretextTask(member))
+
+
 # On a GPU alone
 
 
