@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from math import isnan
 
-from benchmarks.accuracy.record import Outcome
-from benchmarks.accuracy.studies import PAPER, STUDIES
+from benchmarks.accuracy.record import ENSEMBLE, Outcome
+from benchmarks.accuracy.studies import COMPARED, PAPER, STUDIES, Compared
 from benchmarks.plots import ROOT, replace_between
 from fastcutpaste.scoring.ensemble import spread
 
@@ -21,7 +21,33 @@ def write_page(outcomes: Sequence[Outcome]) -> None:
     tables += [
         _table(study, rows, ", on planted defects, to choose settings by") for study, rows in planted.items() if rows
     ]
+    replace_between(PAGE, "compared", compared_table(outcomes))
     replace_between(PAGE, "rows", "\n".join(tables))
+
+
+def compared_table(outcomes: Sequence[Outcome]) -> str:
+    """Set our rows beside published ones: of each row the device with most seeds, of these the latest."""
+    columns = ("set", "figure", "ours, from scratch", "published", "split", "how", "budget", "seeds", "device")
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for line in COMPARED:
+        group = _best_of(line, outcomes)
+        if group:
+            _, row, data, category, budget = line.key
+            name = category if data == category else f"{data.partition(',')[0]}, {category}"
+            figure = line.figure.replace("_auroc", " AUROC")
+            ours = _figure(getattr(one, line.figure) for one in group)
+            seeds = group[0].command.removeprefix("of seeds ") if group[0].seed == ENSEMBLE else str(len(group))
+            cells = [name, figure, ours, line.published, line.split, row, budget, seeds, group[0].device]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _best_of(line: Compared, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    groups: dict[str, list[Outcome]] = defaultdict(list)
+    for one in outcomes:
+        if (one.study, one.row, one.data, one.category, one.budget) == line.key:
+            groups[one.device].append(one)
+    return max(groups.values(), key=lambda group: (len(group), max(one.date for one in group)), default=[])
 
 
 def _of(study: str, outcomes: Sequence[Outcome], planted: bool) -> list[Outcome]:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from benchmarks.accuracy import page, pictures, record, sets
+from benchmarks.accuracy import page, pictures, record, sets, studies
 from fastcutpaste.networks.backbone import Network, NetworkConfig
 from fastcutpaste.scoring.config import DetectorConfig
 from fastcutpaste.scoring.detector import Detector
@@ -13,7 +13,7 @@ from fastcutpaste.transforms.tasks import CutPaste3Way
 
 def test_the_page_has_means_and_standard_errors_beside_the_papers_figures(monkeypatch, tmp_path):
     path = tmp_path / "accuracy.md"
-    path.write_text("before\n<!-- rows -->\nold\n<!-- /rows -->\nafter\n")
+    path.write_text("before\n<!-- compared -->\n<!-- /compared -->\n<!-- rows -->\nold\n<!-- /rows -->\nafter\n")
     monkeypatch.setattr(page, "PAGE", path)
     one = record.Outcome(
         "detection", "3-way", "mvtec", "screw", 0, "9 steps", 9, "random", 0.8, float("nan"), float("nan"), 60.0, 1.0,
@@ -33,6 +33,23 @@ def test_the_page_has_means_and_standard_errors_beside_the_papers_figures(monkey
     text = path.read_text()
     assert "| 2 min (29 to 30 steps) | 2 |" in text
     assert "| 2 min (900 steps) | 1 |" in text  # another device's rows are not averaged with these
+
+
+def test_rows_stand_beside_published_ones_each_of_the_device_with_most_seeds():
+    one = record.Outcome(
+        "detection", "3-way", "mvtec_ad_256", "bottle", 0, "8192 steps", 8192, "random", 0.98, float("nan"),
+        float("nan"), 60.0, 1.0, 83, "a GPU", 1, "2", "c", "2026-01-01", "command",
+    )  # fmt: skip
+    both = [replace(one, seed=seed, image_auroc=0.97 + 0.02 * seed, device="another") for seed in (0, 1)]
+    text = page.compared_table([one, *both, replace(one, budget="9 steps", image_auroc=0.5)])
+    assert text.splitlines()[2:] == [
+        "| mvtec_ad_256, bottle | image AUROC | 98.0 ± 1.0 | 98.3, CutPaste | official | 3-way | 8192 steps | 2 "
+        "| another |"
+    ]
+    assert len(studies.COMPARED) <= 12
+    for line in studies.COMPARED:
+        study, row = line.key[:2]
+        assert row.removesuffix(", ensemble") in [name for each in studies.STUDIES[study] for name in each.rows]
 
 
 def test_pictures_are_drawn_of_patches_and_of_whole_images(tmp_path):

@@ -40,6 +40,28 @@ def test_defects_are_planted_in_a_plain_folder_of_normal_images(tmp_path):
     assert [tuple(test.images.shape) for test in data.tests.values()] == [(2, 3, 64, 64)] * 2
 
 
+def test_a_published_split_is_trained_and_tested_as_its_file_says_without_masks_too(tmp_path):
+    for i, folder in enumerate(["train/good"] * 3 + ["test/good"] * 3 + ["test/crack"] * 2):
+        path = tmp_path / "tiles" / folder / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((16, 16, 3), 10 * i + np.arange(16)[:, None, None], np.uint8)).save(path)
+    names = tmp_path / "split.txt"
+    names.write_text("0.png\n2.png\n4.png\n5.png\n")
+    data = sets.read_folder(tmp_path / "tiles", 16, split=names)
+    assert data.name == "tiles at 16², published split"
+    first = [int(image[0, 0, 0]) for image in (*data.normal, *data.calibration)]
+    assert sorted(first) == [0, 20, 40, 50]  # those of the file, wherever they lie
+    test = data.tests["tiles"]
+    assert dict(zip([int(image[0, 0, 0]) for image in test.images], test.kinds, strict=True)) == {
+        10: "good", 30: "good", 60: "crack", 70: "crack"
+    }  # fmt: skip
+    assert test.labels.tolist() == [kind == "crack" for kind in test.kinds]
+    assert test.masks == []
+    names.write_text("0.png\n6.png\n")
+    with pytest.raises(ValueError, match=r"names of normal images required, got 1 others, 6\.png first"):
+        sets.read_folder(tmp_path / "tiles", 16, split=names)
+
+
 @pytest.mark.parametrize("shape", sets.SHAPES)
 def test_shapes_are_pasted_where_they_can_be_seen_and_nothing_else_changes(shape):
     random = np.random.default_rng(3)
