@@ -297,7 +297,8 @@ else:
     ("module", "absent"),
     [
         ("fastcutpaste.cli", ("torch", "numpy", "rich.progress")),  # all that --help loads
-        ("fastcutpaste.cli.predict", ("lightning_fabric", "torchvision", "matplotlib", "scipy", "torch._dynamo")),
+        ("fastcutpaste.cli.predict", ("torch", "lightning_fabric", "torchvision", "matplotlib", "scipy", "skimage")),
+        ("fastcutpaste.reports.scored", ("lightning_fabric", "torchvision", "matplotlib", "scipy", "torch._dynamo")),
     ],
 )
 def test_commands_start_without_what_they_can_do_without(module, absent):

@@ -25,7 +25,7 @@ from fastcutpaste.reports.runs import evaluate_scores, write_evaluation
 from fastcutpaste.reports.scored import score_in_turn
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import Ensemble, spread
-from fastcutpaste.training.launch import Alone, share_of
+from fastcutpaste.training.shares import Alone, share_of
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import torch
 
 from fastcutpaste.console import people
 from fastcutpaste.images.readable import Unread
-from fastcutpaste.reports.runs import load_run
-from fastcutpaste.scoring.detector import Detector
-from fastcutpaste.scoring.ensemble import Ensemble
-from fastcutpaste.training.launch import Alone, Precision, make_fabric, one_of_several
+from fastcutpaste.training.shares import Alone, one_of_several
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # --help, and a graph, do without torch
+    import torch
     from lightning_fabric import Fabric
+
+    from fastcutpaste.scoring.detector import Detector
+    from fastcutpaste.scoring.ensemble import Ensemble
+    from fastcutpaste.training.launch import Precision
 
 SEED_OPTION = click.option("--seed", default=0, show_default=True, help="Of weights, data order and augmentation.")
 DEVICE_OPTION = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
@@ -35,16 +36,20 @@ def processes(device: str, devices: int = 1) -> "Fabric | Alone":
     return Alone(device_named(device)) if devices == 1 and not one_of_several() else launched(device, devices)
 
 
-def launched(device: str, devices: int = 1, nodes: int = 1, precision: Precision = "auto") -> "Fabric":
+def launched(device: str, devices: int = 1, nodes: int = 1, precision: "Precision" = "auto") -> "Fabric":
     """Start the processes that --device, --devices and --num-nodes ask for; the first alone speaks."""
+    from fastcutpaste.training.launch import make_fabric
+
     fabric = make_fabric(device_named(device), precision, devices, nodes)
     fabric.launch()
     people.quiet = not fabric.is_global_zero
     return fabric
 
 
-def load_scorer(run: Path, device: torch.device) -> Detector | Ensemble:
+def load_scorer(run: Path, device: "torch.device") -> "Detector | Ensemble":
     """Load the detector of a run, or several, in the form that scores fastest there."""
+    from fastcutpaste.reports.runs import load_run
+
     detector = load_run(run, device)
     # On a CPU a hundred images of 256² would have to come to win back the tenth of a second that it takes to make.
     return detector.optimized() if device.type == "cuda" else detector
@@ -69,8 +74,10 @@ def named(unread: Sequence[Unread]) -> list[dict[str, str]]:
     return [{"image": str(one.path), "error": one.error} for one in unread]
 
 
-def device_named(name: str) -> torch.device:
+def device_named(name: str) -> "torch.device":
     """Give the device of --device; 'auto' is a CUDA GPU where there is one."""
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name != "cpu" and not name.startswith("cuda"):

@@ -1,11 +1,12 @@
 """fastcutpaste predict: scores, decisions and heat maps of new images."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import click
-from torch import Tensor
+import numpy as np
 
 from fastcutpaste.cli.options import (
     DEVICE_OPTION,
@@ -18,23 +19,28 @@ from fastcutpaste.cli.options import (
     say_unread,
 )
 from fastcutpaste.console import people
-from fastcutpaste.images.decode import load_images
+from fastcutpaste.images.decode import read_image
 from fastcutpaste.images.folders import find_test_images
-from fastcutpaste.images.readable import Unread
+from fastcutpaste.images.readable import AT_ONCE, Unread
+from fastcutpaste.reports.graphed import Graphed, graph_in_turn
 from fastcutpaste.reports.lines import append_lines, read_lines
 from fastcutpaste.reports.page import Shown
-from fastcutpaste.reports.runs import write_report
-from fastcutpaste.reports.scored import AT_ONCE, Scored, heat_range, score_in_turn
-from fastcutpaste.reports.thumbnails import show
+from fastcutpaste.reports.report import write_report
+from fastcutpaste.reports.thumbnails import heat_range, show
 from fastcutpaste.scoring.calibration import Calibration, Decision
-from fastcutpaste.scoring.detector import Detector
-from fastcutpaste.scoring.ensemble import Ensemble
+from fastcutpaste.scoring.graph import GRAPH_SUFFIX, Graph
+from fastcutpaste.scoring.metrics import Values
 from fastcutpaste.scoring.regions import find_regions
-from fastcutpaste.training.launch import Alone, gathered, share_of
+from fastcutpaste.training.shares import Alone, gathered, share_of
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a graph is scored without torch
     from lightning_fabric import Fabric
 
+    from fastcutpaste.reports.scored import Scored
+    from fastcutpaste.scoring.detector import Detector
+    from fastcutpaste.scoring.ensemble import Ensemble
+
+Scorer: TypeAlias = Union["Detector", "Ensemble", Graph]
 Told = dict[str, Any]  # what JSON says of an image: its decision and regions, or an error
 
 
@@ -69,14 +75,17 @@ def predict(
 ) -> None:
     """Score IMAGES (files or folders) with the detector in RUN and say which are defective, and where.
 
+    RUN is a run's folder, a detector's file, or a graph that `export` wrote, such as RUN/detector.onnx, which is scored
+    on the CPU without torch.
     A file that cannot be read is named and passed over; the exit status is then 3. With --out the JSON at the end
     counts the results instead of holding them.
     """
     _check_names(report, out, resume)
-    fabric = processes(device, devices)
-    detector = load_scorer(run, fabric.device)
-    if heatmaps is not None and detector.config.patch is None:
+    detector, fabric = _load(run, device, devices)
+    if heatmaps is not None and not _draws_maps(detector):
         raise ValueError("predict --heatmaps: a detector trained on patches required, got one of whole images")
+    if heatmaps is not None and find_spec("matplotlib") is None:
+        raise ValueError("predict --heatmaps: matplotlib required, got none; --report draws heat maps without it")
     paths = [path for argument in images for path in find_test_images(argument, divided=False).paths]
     told = _kept(out, paths, detector.calibration) if out is not None and resume else {}
     gathered([], fabric)  # nothing is added before all have read it
@@ -119,8 +128,30 @@ def _check_names(report: Path | None, out: Path | None, resume: bool) -> None:
         raise ValueError(f"--out: a new file required, got {out}, which is there; --resume goes on with its results")
 
 
+def _load(run: Path, device: str, devices: int) -> tuple[Scorer, "Fabric | Alone"]:
+    """Load what scores, and start the processes it scores in."""
+    if run.suffix.lower() != GRAPH_SUFFIX:
+        fabric = processes(device, devices)
+        return load_scorer(run, fabric.device), fabric
+    if device not in ("auto", "cpu") or devices != 1:
+        raise ValueError(f"{run}: --device cpu and --devices 1 required for a graph, got {device} and {devices}")
+    return Graph(run), Alone()
+
+
+def _draws_maps(scorer: Scorer) -> bool:
+    return scorer.has_maps if isinstance(scorer, Graph) else scorer.config.patch is not None
+
+
+def _in_turn(scorer: Scorer, paths: Sequence[Path], strict: bool) -> Iterator[Sequence["Scored | Graphed | Unread"]]:
+    if isinstance(scorer, Graph):
+        return graph_in_turn(scorer, paths, strict)
+    from fastcutpaste.reports.scored import score_in_turn
+
+    return score_in_turn(scorer, paths, strict)
+
+
 def _look_at(
-    detector: Detector | Ensemble,
+    detector: Scorer,
     left: Sequence[tuple[int, Path]],
     heatmaps: Path | None,
     wants_page: bool,
@@ -130,7 +161,7 @@ def _look_at(
     """Score numbered files, and give what is told and shown of a few at a time, of all processes together."""
     mine = share_of(left, fabric)
     numbers = iter(number for number, _ in mine)
-    batches = score_in_turn(detector, [path for _, path in mine], strict)
+    batches = _in_turn(detector, [path for _, path in mine], strict)
     for _ in range(0, len(left), AT_ONCE * fabric.world_size):
         some = []
         for one in next(batches, []):
@@ -155,12 +186,13 @@ def _kept(out: Path, paths: Sequence[Path], calibration: Calibration) -> dict[in
 
 
 def _look(
-    detector: Detector | Ensemble, one: Scored | Unread, picture: Path | None, wants_page: bool, strict: bool
+    detector: Scorer, one: "Scored | Graphed | Unread", picture: Path | None, wants_page: bool, strict: bool
 ) -> tuple[Told, Shown | None]:
     """Tell what was found in an image, draw its heat map if a picture is wanted, and make its part of the page."""
     if isinstance(one, Unread):
         return {"image": str(one.path), "error": one.error}, None
-    heat, [decision] = one.heat(detector), detector.calibration.decide([one.score])
+    heat: Values | None = one.heat(detector)  # type: ignore[arg-type]  # each is given what has scored it
+    [decision] = detector.calibration.decide([one.score])
     try:
         told = _told(detector, one, decision, heat, picture)
         details = decision.details | ({} if heat is None else {"regions": regions_told(told["regions"])})
@@ -176,7 +208,7 @@ def _look(
 
 
 def _told(
-    detector: Detector | Ensemble, one: Scored, decision: Decision, heat: Tensor | None, picture: Path | None
+    detector: Scorer, one: "Scored | Graphed", decision: Decision, heat: Values | None, picture: Path | None
 ) -> Told:
     """Tell what was found in an image, and draw its heat map (H, W) if a picture is wanted."""
     told: Told = {"image": str(one.path), **decision._asdict()}
@@ -187,7 +219,7 @@ def _told(
 
         low, high = heat_range(detector)
         title = f"{one.path.name}  {decision.score:.1f}  {decision.text}"
-        pixels = load_images([one.path], one.size, bits=detector.config.bits).pixels[0]
+        pixels = np.asarray(read_image(one.path, detector.config.bits)).transpose(2, 0, 1)  # (3, H, W)
         write_heat_maps([pixels], [heat], picture, low=low, high=high, titles=[title])
         told["heat_map"] = str(picture)
     return told

@@ -10,14 +10,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
 from fastcutpaste.images.depth import DEEPEST, bits_for, bits_of, brightest, read_deep_color, to_eight
+
+if TYPE_CHECKING:  # a file is decoded without torch
+    import torch
+    from torch import Tensor
 
 _FORMATS = (
     "BMP",
@@ -44,7 +46,7 @@ _Result = TypeVar("_Result")
 class LoadedImages(NamedTuple):
     """Images of one size in one tensor: pixels uint8 (N, 3, H, W), and the (height, width) each file had."""
 
-    pixels: Tensor
+    pixels: "Tensor"
     sizes: list[tuple[int, int]]
 
 
@@ -81,7 +83,7 @@ def load_images(
     bits: int | None = None,
     workers: int | None = None,
     progress: bool = False,
-    memory_format: torch.memory_format = torch.contiguous_format,
+    memory_format: "torch.memory_format | None" = None,
 ) -> LoadedImages:
     """Decode images in parallel, resize them to one size and put them into one tensor.
 
@@ -96,7 +98,7 @@ def load_images(
         bits: as for `read_image`.
         workers: threads, default one per usable core. Pillow decodes and resizes outside the interpreter's lock.
         progress: show a bar on stderr.
-        memory_format: of the pixels, contiguous or channels_last.
+        memory_format: of the pixels, contiguous or channels_last; None: contiguous.
 
     Returns:
         pixels, uint8 (N, 3, H, W), in the order of `paths`; sizes, each file's upright (height, width).
@@ -110,6 +112,9 @@ def load_images(
     """
     height, width = _height_width("load_images", size)
     _check_bits("load_images", bits)
+    import torch
+
+    memory_format = memory_format or torch.contiguous_format
     pixels = torch.empty(len(paths), 3, height, width, dtype=torch.uint8, memory_format=memory_format)
     target = pixels.numpy()  # the same memory
 

@@ -5,12 +5,12 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from math import ceil
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from fastcutpaste.images.seeds import seed_of
+
+if TYPE_CHECKING:  # a folder is listed without torch
+    from torch import Tensor
 
 How: TypeAlias = Literal["blocks", "last", "random"]
 HOWS: tuple[How, ...] = get_args(How)
@@ -30,7 +30,7 @@ def hold_out(
     looks: Sequence[Hashable] | None = None,
     fold: int = 0,
     seed: int = 0,
-) -> tuple[Tensor, Tensor]:
+) -> "tuple[Tensor, Tensor]":
     """Choose the normal images that are kept out of training, to set the threshold on.
 
     Blocks: up to 8 runs of neighbours, spread evenly over all images in their order. Neighbours are often photographs
@@ -59,6 +59,8 @@ def hold_out(
         ValueError: fewer than 3 images, a share out of bounds, another number of groups or looks, a single group,
             groups that leave fewer than 2 images to learn from, a fold or a seed below 0, another `how`.
     """
+    import torch
+
     names = [Path(file) for file in files] if not isinstance(files, int) else None
     count = files if isinstance(files, int) else len(files)
     _check(count, share, how, groups, looks, fold, seed)
@@ -117,7 +119,7 @@ def prefix_of(path: Path) -> str:
     return shorter if shorter != path.stem else re.sub(r"^[0-9]+", "", path.stem)
 
 
-def spans(indices: Tensor) -> str:
+def spans(indices: "Tensor") -> str:
     """Write rising indices in a few words: "3-5, 9"."""
     parts: list[list[int]] = []
     for i in indices.tolist():

@@ -4,12 +4,13 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from fastcutpaste.images.decode import in_threads, peek
 from fastcutpaste.images.masks import Mask, read_mask
+
+if TYPE_CHECKING:  # a folder is listed without torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,10 @@ class ImageSet:
         return len(self.paths)
 
     @property
-    def labels(self) -> Tensor:
+    def labels(self) -> "Tensor":
         """Which images are defective, bool (N,). Raises ValueError if the kind of any image is unknown."""
+        import torch
+
         unknown = [path for path, kind in zip(self.paths, self.kinds, strict=True) if kind is None]
         if unknown:
             raise ValueError(f"ImageSet: a kind for every image required, got none for {unknown[0]}")
@@ -105,7 +108,7 @@ def check_masks(images: ImageSet) -> None:
         _warn_of(resized)
 
 
-def load_masks(images: ImageSet, sizes: Sequence[tuple[int, int]] | None = None) -> list[Tensor]:
+def load_masks(images: ImageSet, sizes: Sequence[tuple[int, int]] | None = None) -> "list[Tensor]":
     """Read the masks of labelled images at their original sizes; a good image's is all False.
 
     Which pixels are defective is said at `read_mask`. A mask that is smaller or larger than its image, to the same
@@ -122,6 +125,8 @@ def load_masks(images: ImageSet, sizes: Sequence[tuple[int, int]] | None = None)
         ValueError: an image without a kind, a defective one without a mask, a mask that cannot be read or is of
             another aspect ratio than its image.
     """
+    import torch
+
     defective = images.labels.tolist()
     for path, mask, is_defective in zip(images.paths, images.masks, defective, strict=True):
         if is_defective and mask is None:
@@ -132,7 +137,7 @@ def load_masks(images: ImageSet, sizes: Sequence[tuple[int, int]] | None = None)
         raise ValueError(f"load_masks: one size per image required, got {len(sizes)} for {len(images)} images")
     resized: list[str] = []
 
-    def load(item: tuple[Path, Mask | None, tuple[int, int]]) -> Tensor:
+    def load(item: tuple[Path, Mask | None, tuple[int, int]]) -> "Tensor":
         path, mask, (height, width) = item
         drawn = torch.zeros(height, width, dtype=torch.bool)
         for mask_path in () if mask is None else mask if isinstance(mask, tuple) else (mask,):

@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from fastcutpaste.images.decode import decode, in_threads, say_losses, usable_cores
+
+AT_ONCE = 16  # images decoded and scored together
 
 
 class Read(NamedTuple):
     """Hold an image: its file, pixels uint8 (3, H, W) of the size asked for, and the (height, width) of the file."""
 
     path: Path
-    pixels: Tensor
+    pixels: NDArray[np.uint8]
     size: tuple[int, int]
 
 
@@ -58,9 +59,9 @@ def read_in_turn(
 
     def read(path: Path) -> tuple[Read, list[str]]:
         image, full_size, notes = decode(path, size, bits)
-        resized = np.array(image.resize((width, height), Image.Resampling.BILINEAR))  # (H, W) or (H, W, 3)
-        pixels = torch.from_numpy(resized)
-        pixels = pixels.expand(3, -1, -1) if pixels.ndim == 2 else pixels.permute(2, 0, 1)  # (3, H, W)
+        resized = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))  # (H, W) or (H, W, 3)
+        grey = resized.ndim == 2
+        pixels = np.broadcast_to(resized, (3, height, width)) if grey else resized.transpose(2, 0, 1)  # (3, H, W)
         return Read(path, pixels, full_size), notes
 
     def attempt(path: Path) -> tuple[Read | Unread, list[str]]:

@@ -12,12 +12,12 @@ from fastcutpaste.images.decode import load_images
 from fastcutpaste.images.folders import ImageSet, load_masks
 from fastcutpaste.images.readable import Unread
 from fastcutpaste.reports.page import Shown
-from fastcutpaste.reports.scored import Scored, heat_range
-from fastcutpaste.reports.thumbnails import show
+from fastcutpaste.reports.scored import Scored
+from fastcutpaste.reports.thumbnails import heat_range, show
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import Ensemble
 from fastcutpaste.scoring.pixels import PixelScores
-from fastcutpaste.training.launch import Alone, gathered
+from fastcutpaste.training.shares import Alone, gathered
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -2,22 +2,26 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from numpy.typing import NDArray
 
 from fastcutpaste.files import written_whole
 from fastcutpaste.reports.lettering import write_title
+from fastcutpaste.scoring.metrics import Values, as_array
+
+if TYPE_CHECKING:  # heat maps of a graph are drawn without torch
+    from torch import Tensor, nn
 
 _CELL = 1.6  # inches of the side of one picture in a grid
 
 
-def overlay(image: Tensor, score_map: Tensor, low: float, high: float, opacity: float = 0.5) -> Tensor:
+def overlay(image: "Tensor", score_map: "Tensor", low: float, high: float, opacity: float = 0.5) -> "Tensor":
     """Lay a heat map over an image: nothing at scores up to `low`, full color from `high` on.
 
     Args:
@@ -33,15 +37,24 @@ def overlay(image: Tensor, score_map: Tensor, low: float, high: float, opacity: 
     Raises:
         ValueError: a map of another size than the image.
     """
-    if score_map.shape != image.shape[1:]:
-        raise ValueError(f"overlay: a map of shape {tuple(image.shape[1:])} required, got {tuple(score_map.shape)}")
-    heat = ((score_map.float() - low) / max(high - low, 1e-12)).clamp(0, 1)  # (H, W)
-    colors = torch.from_numpy(matplotlib.colormaps["inferno"](heat.numpy())[..., :3]).float() * 255  # (H, W, 3)
-    share = (heat * 2).clamp(0, 1) * opacity  # (H, W); half-way up the color is as opaque as it gets
-    return (image * (1 - share) + colors.permute(2, 0, 1) * share).round().to(torch.uint8)
+    import torch
+
+    return torch.from_numpy(_laid_over(as_array(image), as_array(score_map), low, high, opacity))
 
 
-def write_preview(images: Tensor, transforms: Mapping[str, nn.Module], path: str | Path, seed: int = 0) -> None:
+def _laid_over(
+    pixels: NDArray[np.uint8], scores: NDArray[Any], low: float, high: float, opacity: float = 0.5
+) -> NDArray[np.uint8]:
+    if scores.shape != pixels.shape[1:]:
+        raise ValueError(f"overlay: a map of shape {pixels.shape[1:]} required, got {scores.shape}")
+    heat = ((scores.astype(np.float32) - low) / max(high - low, 1e-12)).clip(0, 1)  # (H, W)
+    colors = matplotlib.colormaps["inferno"](heat)[..., :3].astype(np.float32) * 255  # (H, W, 3)
+    share = (heat * 2).clip(0, 1) * opacity  # (H, W); half-way up the color is as opaque as it gets
+    laid: NDArray[np.uint8] = np.rint(pixels * (1 - share) + colors.transpose(2, 0, 1) * share).astype(np.uint8)
+    return laid
+
+
+def write_preview(images: "Tensor", transforms: Mapping[str, "nn.Module"], path: str | Path, seed: int = 0) -> None:
     """Draw what transforms do: a row per image and transform with image, result, mask and difference.
 
     Args:
@@ -50,6 +63,8 @@ def write_preview(images: Tensor, transforms: Mapping[str, nn.Module], path: str
         path: picture to write; the suffix says the format (.png, .jpg, .pdf, .svg).
         seed: of the transforms.
     """
+    import torch
+
     generator = torch.Generator(images.device).manual_seed(seed)
     figure, axes = _grid(len(transforms) * len(images), 4)
     row = 0
@@ -67,13 +82,13 @@ def write_preview(images: Tensor, transforms: Mapping[str, nn.Module], path: str
 
 
 def write_heat_maps(
-    images: Sequence[Tensor],
-    maps: Sequence[Tensor],
+    images: Sequence[Values],
+    maps: Sequence[Values],
     path: str | Path,
     *,
     low: float,
     high: float,
-    masks: Sequence[Tensor | None] | None = None,
+    masks: Sequence[Values | None] | None = None,
     titles: Sequence[str] | None = None,
 ) -> None:
     """Draw images beside their heat maps, three to a line, the true defects outlined.
@@ -96,11 +111,12 @@ def write_heat_maps(
             right.set_visible(False)
             continue
         _show(left, images[i])
-        _show(right, overlay(images[i], maps[i], low, high))
+        _show(right, _laid_over(as_array(images[i]), as_array(maps[i]), low, high))
         mask = None if masks is None else masks[i]
-        if mask is not None and mask.any():
+        drawn = None if mask is None else as_array(mask)
+        if drawn is not None and drawn.any():
             for axis in (left, right):
-                axis.contour(mask.numpy(), levels=[0.5], colors="#31d843", linewidths=0.7)
+                axis.contour(drawn, levels=[0.5], colors="#31d843", linewidths=0.7)
         if titles is not None:
             write_title(left, titles[i], 7)
     _write(figure, path)
@@ -112,8 +128,9 @@ def _grid(rows: int, columns: int, cell: float = _CELL) -> tuple[Figure, list[li
     return figure, [list(row) for row in figure.subplots(rows, columns, squeeze=False)]
 
 
-def _show(axis: Axes, image: Tensor) -> None:
-    axis.imshow(np.asarray(image.permute(1, 2, 0).to(torch.uint8).cpu()))  # (H, W, 3)
+def _show(axis: Axes, image: Values) -> None:
+    pixels: NDArray[Any] = as_array(image)
+    axis.imshow(pixels.transpose(1, 2, 0).astype(np.uint8))  # (H, W, 3)
     axis.set_xticks([])
     axis.set_yticks([])
     for side in axis.spines.values():

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +11,20 @@ from torch import Tensor
 
 import fastcutpaste
 from fastcutpaste.files import written_whole
-from fastcutpaste.images.readable import Unread
 from fastcutpaste.reports.evaluated import Evaluation
-from fastcutpaste.reports.page import Shown, write_page
-from fastcutpaste.reports.scored import heat_range
+from fastcutpaste.reports.report import write_report
+from fastcutpaste.reports.thumbnails import heat_range
 from fastcutpaste.scoring.calibration import Decision
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import ENSEMBLE_FILE, Ensemble
 from fastcutpaste.scoring.intervals import CONFIDENCE, auroc_interval, rate_interval
-from fastcutpaste.scoring.metrics import Curve, image_auroc, roc_curve
+from fastcutpaste.scoring.metrics import image_auroc, roc_curve
 from fastcutpaste.scoring.pixels import PixelScores
 
 DETECTOR_FILE = "detector.safetensors"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 _MARK = ".fastcutpaste"  # tells our folders from a user's own
 _UNFINISHED = "in progress\n"
-_NAMED = 50  # files that could not be read, on the page
 
 
 def claim(folder: Path, overwrite: bool = False, resume: bool = False, kind: str = "run") -> None:
@@ -173,51 +171,6 @@ def write_evaluation(folder: Path, evaluation: Evaluation, results: dict[str, An
     shown, unread = (seen.shown for seen in evaluation.seen.values()), list(evaluation.unread.values())
     write_report(folder / "report.html", detector, "Evaluation", shown, results, curves, unread)
     return written | {"report": str(folder / "report.html")}
-
-
-def write_report(
-    path: Path,
-    detector: Detector | Ensemble,
-    what: str,
-    images: Iterable[Shown],
-    results: Mapping[str, Any] | None = None,
-    curves: Mapping[str, tuple[Curve, float]] | None = None,
-    unread: Sequence[Unread] = (),
-) -> None:
-    """Write the page to decide with.
-
-    Args:
-        path: file to write, whole or not at all.
-        detector: whose threshold the page begins with.
-        what: the title, but for the name of the images that the detector has learned.
-        images: taken one at a time.
-        results: of `evaluate_scores`, where kinds are known. What depends on the threshold the page counts itself.
-        curves: as of `write_page`.
-        unread: files that are missing from it, which the page names.
-    """
-    results = results or {}
-    names = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro_auc": "per-region overlap, to 0.3"}
-    facts = {text: f"{results[name]:.3f}" for name, text in names.items() if name in results}
-    if "image_auroc" in results:
-        low, high = results["intervals"]["image_auroc"]
-        facts["image AUROC"] += f" ({low:.3f} to {high:.3f})"
-    facts |= {f"image AUROC, {kind}": f"{area:.3f}" for kind, area in results.get("image_auroc_by_kind", {}).items()}
-    about = (detector.members[0] if isinstance(detector, Ensemble) else detector).provenance
-    data = about.get("data", {})
-    if "images" in data:
-        facts["learned from"] = f"{data['images']} normal images"
-    if "made" in about:
-        facts["made"] = about["made"].replace("T", " ")
-    if unread:
-        named = "; ".join(one.error for one in unread[:_NAMED])
-        more = f"; and {len(unread) - _NAMED} more" if len(unread) > _NAMED else ""
-        facts["could not be read"] = f"{len(unread)} of the images: {named}{more}"
-    facts["detector's threshold"] = f"{detector.threshold:.6g}, {detector.calibration.text}"
-    title = f"{what} of {data['source']}" if "source" in data else what
-    write_page(
-        path, title, f"By fastcutpaste {fastcutpaste.__version__}.", facts, images, detector.threshold, curves,
-        results.get("promised"), results.get("notes", ()),
-    )  # fmt: skip
 
 
 def _draw_examples(evaluation: Evaluation, path: Path) -> None:

@@ -4,15 +4,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from fastcutpaste.images.readable import Read, Unread, read_in_turn
+from fastcutpaste.images.readable import AT_ONCE, Read, Unread, read_in_turn
 from fastcutpaste.scoring.dense import resize_map, score_maps
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import Ensemble
-
-AT_ONCE = 16  # images decoded and scored together
 
 
 class Scored(NamedTuple):
@@ -45,11 +44,6 @@ class Scored(NamedTuple):
         return None if self.maps is None else resize_map(self.maps[member][None], self.size)[0]
 
 
-def heat_range(detector: Detector | Ensemble) -> tuple[float, float]:
-    """Give the scores a heat map is drawn between: from what is typical of normal images, the threshold half-way."""
-    return detector.typical, 2 * detector.threshold - detector.typical
-
-
 def score_in_turn(
     detector: Detector | Ensemble, paths: Sequence[Path], strict: bool = False
 ) -> Iterator[list[Scored | Unread]]:
@@ -65,7 +59,7 @@ def score_in_turn(
 
 
 def _score(detector: Detector | Ensemble, images: Sequence[Read]) -> list[Scored]:
-    pixels = torch.stack([image.pixels for image in images])  # (N, 3, h, w)
+    pixels = torch.from_numpy(np.stack([image.pixels for image in images]))  # (N, 3, h, w)
     members = detector.members if isinstance(detector, Ensemble) else [detector]
     if detector.config.patch is None:
         maps = None

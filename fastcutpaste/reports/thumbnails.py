@@ -3,15 +3,20 @@
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
-from torch.nn.functional import adaptive_max_pool2d
 
 from fastcutpaste.images.decode import decode
 from fastcutpaste.reports.page import Shown
+from fastcutpaste.scoring.metrics import Values, as_array
+
+if TYPE_CHECKING:  # a graph is scored without torch
+    from fastcutpaste.scoring.detector import Detector
+    from fastcutpaste.scoring.ensemble import Ensemble
+    from fastcutpaste.scoring.graph import Graph
 
 # 2,000 images are to fit in 30 MB: 15,000 bytes each, 11,250 before base64.
 _SIDE, _BYTES = 240, 9_000  # px of a thumbnail's longer side; bytes it may have
@@ -19,12 +24,17 @@ _HEAT_SIDE = 80  # heat maps are smooth
 _OUTLINE_SIDES, _OUTLINE_LENGTH = (240, 120, 60, 30), 1_500  # cells along the longer side; characters
 
 
+def heat_range(scorer: Union["Detector", "Ensemble", "Graph"]) -> tuple[float, float]:
+    """Give the scores a heat map is drawn between: from what is typical of normal images, the threshold half-way."""
+    return scorer.typical, 2 * scorer.threshold - scorer.typical
+
+
 def show(
     path: Path,
     kind: str | None,
     score: float,
-    heat: Tensor | None = None,
-    mask: Tensor | None = None,
+    heat: Values | None = None,
+    mask: Values | None = None,
     heat_range: tuple[float, float] = (0.0, 1.0),
     details: Mapping[str, str] | None = None,
     bits: int | None = None,
@@ -61,21 +71,22 @@ def small_jpeg(image: Image.Image) -> bytes:
     return data
 
 
-def heat_jpeg(heat: Tensor, low: float, high: float) -> bytes:
+def heat_jpeg(heat: Values, low: float, high: float) -> bytes:
     """Make a grey JPEG of a heat map (H, W): black up to `low`, white from `high` on.
 
     Each of its pixels is the highest score it stands for, so that the one which decides is seen.
     """
-    small = adaptive_max_pool2d(heat[None].float(), _fitted(heat.shape, _HEAT_SIDE))[0]  # (H, W) -> (h, w)
-    grey = ((small - low) / max(high - low, 1e-12)).clamp(0, 1).mul(255).round().to(torch.uint8)
-    return _encode(Image.fromarray(grey.numpy()), 80)
+    small = _highest(as_array(heat).astype(np.float32), _HEAT_SIDE)
+    grey = np.rint(((small - low) / max(high - low, 1e-12)).clip(0, 1) * 255).astype(np.uint8)
+    return _encode(Image.fromarray(grey), 80)
 
 
-def outline(mask: Tensor) -> str:
+def outline(mask: Values) -> str:
     """Trace the regions of a mask (H, W): the `d` of an SVG path in parts of height and width.
 
     Where there are so many of them that it would be longer than 1,500 characters, the mask is made coarser.
     """
+    mask = as_array(mask)
     if not mask.any():
         return ""
     *finer, coarsest = _OUTLINE_SIDES
@@ -86,19 +97,27 @@ def outline(mask: Tensor) -> str:
     return _traced(mask, coarsest, None)
 
 
-def _traced(mask: Tensor, side: int, enough: int | None) -> str:
+def _traced(mask: NDArray[Any], side: int, enough: int | None) -> str:
     """Trace a mask (H, W) in cells, so many along the longer side; leave off where the path is longer than enough."""
     from skimage.measure import approximate_polygon, find_contours  # half a second to import
 
-    height, width = _fitted(mask.shape, side)
-    cells = adaptive_max_pool2d(mask[None].float(), (height, width))[0]  # (H, W) -> (h, w); no spot is lost
+    cells = _highest(mask.astype(np.float32), side)  # no spot is lost
     path = ""
-    for contour in find_contours(np.pad(cells.numpy(), 1), 0.5):  # (points, 2) of y, x in cells, half a cell late
-        points = (approximate_polygon(contour, 0.6) - 0.5) / (height, width)
+    for contour in find_contours(np.pad(cells, 1), 0.5):  # (points, 2) of y, x in cells, half a cell late
+        points = (approximate_polygon(contour, 0.6) - 0.5) / cells.shape
         path += "M" + " ".join(f"{x:.3f},{y:.3f}" for y, x in points.clip(0, 1))
         if enough is not None and len(path) > enough:
             break
     return path
+
+
+def _highest(values: NDArray[Any], side: int) -> NDArray[Any]:
+    """Make a map (H, W) smaller, to so many pixels along the longer side, each the highest of those it stands for."""
+    for axis, length in enumerate(_fitted(values.shape, side)):
+        at, had = np.arange(length), values.shape[axis]
+        parts = np.stack([at * had // length, -(-(at + 1) * had // length)], 1).ravel()  # the first of each, and behind
+        values = np.maximum.reduceat(values, parts[:-1], axis).take(2 * at, axis)
+    return values
 
 
 def _fitted(shape: tuple[int, ...], side: int) -> tuple[int, int]:

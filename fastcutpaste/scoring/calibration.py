@@ -12,10 +12,9 @@ from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from fastcutpaste.scoring.metrics import Values, conformal_rank, threshold_at_fpr
+from fastcutpaste.scoring.metrics import Values, as_array, conformal_rank, threshold_at_fpr
 
 HISTORY = "former_thresholds"  # under which provenance keeps them, the oldest first
 
@@ -107,7 +106,7 @@ class Calibration:
             digits += 1
         return f"{counted}: {best} % at best, {asked} % asked; {self.needed} needed{alike}"
 
-    def p_values(self, scores: Values) -> Tensor:
+    def p_values(self, scores: Values) -> NDArray[np.float64]:
         """Give the share of normal images that score at least as high, counting the image itself as one of them.
 
         An image is called defective where it is at most `rate`, if that can be promised.
@@ -121,13 +120,13 @@ class Calibration:
         Raises:
             ValueError: scores that are not (N,) or not finite.
         """
-        below = np.searchsorted(np.asarray(self.scores, np.float64), _checked("p_values", scores).numpy(), side="left")
-        return torch.from_numpy((1 + self.count - below) / (self.count + 1))
+        below = np.searchsorted(np.asarray(self.scores, np.float64), _checked("p_values", scores), side="left")
+        return np.asarray((1 + self.count - below) / (self.count + 1))
 
-    def relative(self, scores: Values) -> Tensor:
+    def relative(self, scores: Values) -> NDArray[np.float64]:
         """Give scores (N,) over the threshold, float64: above 1 where defective; NaN of a threshold not above 0."""
         checked = _checked("relative", scores)
-        return checked / self.threshold if self.threshold > 0 else torch.full_like(checked, math.nan)
+        return checked / self.threshold if self.threshold > 0 else np.full_like(checked, math.nan)
 
     def decide(self, scores: Values) -> list[Decision]:
         """Say of each of the scores (N,) what is to be said of it.
@@ -232,14 +231,14 @@ def calibration_from(threshold: float, told: Any) -> Calibration:
     return Calibration(tuple(map(float, told["scores"])), rate, threshold)
 
 
-def _checked(who: str, scores: Values) -> Tensor:
-    """Give scores as (N,) float64 on the CPU."""
-    values = scores.detach().cpu() if isinstance(scores, Tensor) else torch.as_tensor(np.asarray(scores, np.float64))
+def _checked(who: str, scores: Values) -> NDArray[np.float64]:
+    """Give scores as an array (N,)."""
+    values = as_array(scores).astype(np.float64)
     if values.ndim != 1:
-        raise ValueError(f"{who}: scores (N,) required, got {tuple(values.shape)}")
-    if not bool(values.isfinite().all()):
+        raise ValueError(f"{who}: scores (N,) required, got {values.shape}")
+    if not np.isfinite(values).all():
         raise ValueError(f"{who}: finite scores required, got NaN or infinity")
-    return values.double()
+    return values
 
 
 def _counted(images: int) -> str:

@@ -8,14 +8,15 @@ ties included.
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-Values: TypeAlias = Tensor | NDArray[Any] | Sequence[Any]
+if TYPE_CHECKING:  # a graph is scored without torch
+    from torch import Tensor
+
+Values: TypeAlias = Union["Tensor", NDArray[Any], Sequence[Any]]
 Curve: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
@@ -168,7 +169,7 @@ def threshold_at_fpr(normal_scores: Values, fpr: float) -> float:
     """
     if not 0 < fpr < 1:
         raise ValueError(f"threshold_at_fpr: fpr in (0, 1) required, got {fpr}")
-    scores = _array(normal_scores)
+    scores = as_array(normal_scores)
     if scores.ndim != 1 or not len(scores):
         raise ValueError(f"threshold_at_fpr: scores (N,) with N of at least 1 required, got {scores.shape}")
     _check_finite("threshold_at_fpr", "scores", scores)
@@ -241,7 +242,7 @@ def _pro_curve(who: str, maps: Sequence[Values], masks: Sequence[Values]) -> Cur
 
 def split_scores(who: str, scores: Values, labels: Values) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[Any]]:
     """Return checked scores as anomalous ones, their weights of 1, and normal ones."""
-    values, marks = _array(scores), _array(labels)
+    values, marks = as_array(scores), as_array(labels)
     if values.ndim != 1 or values.shape != marks.shape:
         raise ValueError(f"{who}: scores and labels (N,) required, got {values.shape} and {marks.shape}")
     if marks.dtype != np.bool_:
@@ -261,7 +262,7 @@ def _check_maps(
         raise ValueError(
             f"{who}: one mask a map and at least one required, got {len(maps)} maps and {len(masks)} masks"
         )
-    arrays, marks = [_array(values) for values in maps], [_array(mask) for mask in masks]
+    arrays, marks = [as_array(values) for values in maps], [as_array(mask) for mask in masks]
     for index, (array, mark) in enumerate(zip(arrays, marks, strict=True)):
         if array.ndim != 2 or array.shape != mark.shape:
             shapes = f"map {index} of shape {array.shape} and mask {index} of shape {mark.shape}"
@@ -278,9 +279,10 @@ def _check_finite(who: str, what: str, values: NDArray[Any]) -> None:
         raise ValueError(f"{who}: finite {what} required, got {bad} of {values.size} NaN or infinite")
 
 
-def _array(values: Values) -> NDArray[Any]:
-    if isinstance(values, Tensor):
+def as_array(values: Values) -> NDArray[Any]:
+    """Give a tensor on any device, an array or a list as an array."""
+    if hasattr(values, "detach"):
         values = values.detach().cpu()
-        values = values.float() if values.dtype == torch.bfloat16 else values  # NumPy has no bfloat16
+        values = values.float() if str(values.dtype) == "torch.bfloat16" else values  # NumPy has no bfloat16
         return np.asarray(values.numpy())
     return np.asarray(values)

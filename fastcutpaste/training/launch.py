@@ -1,12 +1,11 @@
 """Devices, precision and processes: Lightning Fabric, asked in this library's words."""
 
 import atexit
-import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -17,10 +16,8 @@ if TYPE_CHECKING:  # it loads torch's compiler, two seconds
 
 Precision = Literal["auto", "bf16", "fp16", "tf32", "fp32"]
 PRECISIONS: tuple[Precision, ...] = ("auto", "bf16", "fp16", "tf32", "fp32")
-Item = TypeVar("Item")
 _PATIENCE = timedelta(hours=12)  # the first process fits the density of one seed while the others wait for the next
 _NOTES = (r"\s*Online softmax is disabled on the fly", "TensorFloat32 tensor cores for float32 matrix multiplication")
-_STARTED_BY = ("TORCHELASTIC_RUN_ID", "WORLD_SIZE", "SLURM_NTASKS", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 _MIXED: dict[Precision, Literal["bf16-mixed", "16-mixed"]] = {"bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -132,31 +129,3 @@ def without_notes() -> Iterator[None]:
         for note in _NOTES:
             warnings.filterwarnings("ignore", note, UserWarning)
         yield
-
-
-class Alone(NamedTuple):
-    """Stand for the one process of a command that trains nothing, as a Fabric does for one of several."""
-
-    device: torch.device
-    global_rank: int = 0
-    world_size: int = 1
-    is_global_zero: bool = True
-
-
-def one_of_several() -> bool:
-    """Tell whether `torchrun`, SLURM, LSF or MPI has started this process beside others, for Fabric to say which."""
-    return any(name in os.environ for name in _STARTED_BY)
-
-
-def share_of(items: Sequence[Item], fabric: "Fabric | Alone") -> list[Item]:
-    """Give this process's share of a list: every n-th item of n processes."""
-    return list(items[fabric.global_rank :: fabric.world_size])
-
-
-def gathered(mine: Sequence[Item], fabric: "Fabric | Alone") -> list[Item]:
-    """Put the shares of all processes back into the list's order; every process gets the whole list."""
-    if fabric.world_size == 1:
-        return list(mine)
-    shares: list[list[Item]] = [[] for _ in range(fabric.world_size)]
-    torch.distributed.all_gather_object(shares, list(mine))
-    return [share[turn] for turn in range(len(shares[0])) for share in shares if turn < len(share)]

@@ -8,7 +8,7 @@ from pictures import draw_waves, write_picture
 from small_detector import make_fitted
 
 from fastcutpaste.reports.page import write_page
-from fastcutpaste.reports.runs import write_report
+from fastcutpaste.reports.report import write_report
 from fastcutpaste.reports.thumbnails import show
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
