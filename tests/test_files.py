@@ -1,11 +1,16 @@
 """Laws of `written_whole`: a reader sees the old file or the new one, never half of one."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import safe_open
 
-from fastcutpaste.files import written_whole
+from fastcutpaste.files import check_writable, safe_name, written_whole
+from fastcutpaste.scoring.tensors import save_tensors
 
 
 def test_the_file_holds_what_was_written_and_nothing_is_left_beside_it(tmp_path):
@@ -106,6 +111,87 @@ def test_the_bytes_reach_the_disk_before_the_file_gets_its_name(tmp_path, monkey
         temporary.write_bytes(b"new")
         assert not calls
     assert calls == ["fsync", "replace"]
+
+
+def test_what_killed_writers_left_is_removed_and_what_a_live_one_writes_is_not(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    path, end = tmp_path / "run[cam1].safetensors", "part.safetensors"
+    kept = [f".run[cam1].{os.getppid()}.{end}", f".run[cam1].{dead.pid}.other", f".run.{dead.pid}.{end}", "other.txt"]
+    for name in (f".run[cam1].{dead.pid}.{end}", *kept):
+        (tmp_path / name).write_text("x")
+    (tmp_path / f".run[cam1].{dead.pid}.{end}.part").mkdir()  # where safetensors write what has another name
+    (tmp_path / f".run[cam1].{dead.pid}.{end}.part" / ".tmpx83").write_text("x")
+    save_tensors(path, {"a": torch.zeros(2)}, {})
+    assert {file.name for file in tmp_path.iterdir()} == {path.name, *kept}
+
+
+def test_tensors_can_be_read_by_those_who_can_read_our_other_files(tmp_path):
+    save_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(2)}, {"about": "b"})
+    with written_whole(tmp_path / "a.txt") as temporary:
+        temporary.write_text("x")
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "a.txt").stat().st_mode
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        assert torch.equal(file.get_tensor("a"), torch.zeros(2))
+        assert file.metadata() == {"about": "b"}
+
+
+def save_four_megabytes(path):
+    save_tensors(path, {"a": torch.zeros(1 << 20)}, {})
+
+
+def write_a_megabyte(path):
+    with written_whole(path) as temporary:
+        temporary.write_bytes(bytes(1 << 20))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits of file size")
+@pytest.mark.parametrize("save", [save_four_megabytes, write_a_megabyte])
+def test_on_a_full_disk_the_file_is_named_and_the_one_before_stays(tmp_path, save):
+    """Here the system refuses what is beyond a limit of file size."""
+    import resource
+
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"a\.safetensors") as caught:
+            save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "part" not in str(caught.value)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
+    assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "나" * 80 + ".html"])
+def test_names_may_be_as_long_as_the_disk_has_them(tmp_path, name):
+    with written_whole(tmp_path / name) as temporary:
+        temporary.write_bytes(b"new")
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_what_cannot_be_written_is_said_beforehand_and_nothing_is_left(tmp_path):
+    check_writable(tmp_path / "new/report.html")
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OSError, match="file"):
+        check_writable(tmp_path / "file/report.html")
+    if sys.platform == "linux":
+        with pytest.raises(OSError, match=r"/proc/report\.html'$"):  # where nobody may write, root neither
+            check_writable(Path("/proc/report.html"))
+
+
+@pytest.mark.parametrize("text", ['a<b>c:d"e/f\\g|h?i*j', "a\nb\x1b[31m\udcff", "CON", "나사 [1].", "x" * 255])
+def test_names_of_other_files_become_names_for_every_system(text):
+    """By rule: this is no Windows, whose names these are not."""
+    name = safe_name(text)
+    assert not set(name) & set('<>:"/\\|?*')
+    assert name.isprintable()
+    assert len(name) == min(len(text), 50)
+    assert all(one in (other, "_") for one, other in zip(name, text, strict=False))
+    assert safe_name("나사 [1].") == "나사 [1]."
 
 
 def test_two_files_may_be_written_at_once(tmp_path):

@@ -60,7 +60,7 @@ def app(most_pixels: int) -> None:
 def main() -> None:
     """Run the command line; a user's mistake ends in one line on stderr and an exit status that is not 0."""
     keep_freed_memory()  # a process of its own
-    warnings.showwarning = lambda message, *_args, **_kwargs: people.print(f"note: {message}")
+    warnings.showwarning = lambda message, *_args, **_kwargs: people.print(f"note: {' '.join(str(message).split())}")
     try:
         app.main(standalone_mode=False, prog_name="fastcutpaste")
     except click.exceptions.NoArgsIsHelpError as error:
@@ -81,5 +81,5 @@ def main() -> None:
 
 
 def _complain(message: str, status: int) -> int:
-    people.print(f"error: {' '.join(message.split())}", markup=False)
+    people.print(f"error: {' '.join(message.split())}")
     return status

@@ -7,6 +7,7 @@ import click
 
 from fastcutpaste.cli.options import DEVICE_OPTION, device_named, finish, load_scorer
 from fastcutpaste.console import people, show_progress
+from fastcutpaste.files import check_writable
 from fastcutpaste.images.decode import load_images
 from fastcutpaste.images.folders import find_test_images
 from fastcutpaste.images.looks import Looks
@@ -15,7 +16,6 @@ from fastcutpaste.reports.runs import DETECTOR_FILE
 from fastcutpaste.scoring.calibration import check_wanted
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import ENSEMBLE_FILE, Ensemble, names_in
-from fastcutpaste.training.checkpoint import remove_leftovers
 from fastcutpaste.training.recipe import fingerprint
 
 
@@ -34,6 +34,10 @@ def calibrate(run: Path, images: tuple[Path, ...], fpr: float | None, threshold:
     target = device_named(device)
     check_wanted(fpr, threshold, None)
     detector = load_scorer(run, target)
+    path = run
+    if run.is_dir():
+        path = run / (ENSEMBLE_FILE if isinstance(detector, Ensemble) else DETECTOR_FILE)
+    check_writable(path)
     former = detector.calibration
     paths = _normal(images, detector)
     size, bits = detector.config.size, detector.config.bits
@@ -41,10 +45,6 @@ def calibrate(run: Path, images: tuple[Path, ...], fpr: float | None, threshold:
     detector.calibrate(pixels, fpr, threshold, show_progress)
     if paths:
         detector.provenance = detector.provenance | {SOURCE: asdict(Looks.of(paths, bits))}
-    path = run
-    if run.is_dir():
-        path = run / (ENSEMBLE_FILE if isinstance(detector, Ensemble) else DETECTOR_FILE)
-    remove_leftovers(path)
     if isinstance(detector, Ensemble):
         detector.save(run, names_in(run))
     else:

@@ -17,6 +17,7 @@ from fastcutpaste.cli.options import (
     say_unread,
 )
 from fastcutpaste.console import people, show_progress
+from fastcutpaste.files import check_writable
 from fastcutpaste.images.folders import ImageSet, check_masks, find_test_images, label_images
 from fastcutpaste.images.survey import counted
 from fastcutpaste.reports.evaluated import Evaluation
@@ -70,6 +71,8 @@ def evaluate(
     people.print(counted(found), markup=False)
     if detector.config.patch is not None:
         check_masks(found)  # before any scoring, which takes minutes
+    out = out or (run if run.is_dir() else run.parent) / "evaluation"
+    check_writable(out / "scores.csv")
     evaluation = _evaluated(detector, found, fabric, strict)
     if not fabric.is_global_zero:
         return
@@ -94,7 +97,6 @@ def evaluate(
         results["detectors"] = [
             {name: value for name, value in one.items() if name != "image_auroc_by_kind"} for one in alone
         ]
-    out = out or (run if run.is_dir() else run.parent) / "evaluation"
     results |= write_evaluation(out, evaluation, results)
     for line in _table(results):
         people.print(line, markup=False)

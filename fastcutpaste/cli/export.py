@@ -43,7 +43,8 @@ def export(run: Path, kind: Any, out: Path | None, channels_last: bool, images: 
         told = out.with_suffix(".parity.md")
         with written_whole(told) as page:
             page.write_text(f"{out.name}: the exported graph beside its detector\n\n{parity.table}", encoding="utf-8")
-        people.print(parity.table, markup=False)
+        for line in parity.table.splitlines():
+            people.print(line)
         if not parity.agrees:
             raise ValueError(f"export: differences of at most {parity.tolerance:g} required, got those in {told}")
     about = about_graph(scorer, channels_last)

@@ -19,6 +19,7 @@ from fastcutpaste.cli.options import (
     say_unread,
 )
 from fastcutpaste.console import people
+from fastcutpaste.files import check_writable, safe_name
 from fastcutpaste.images.decode import read_image
 from fastcutpaste.images.folders import find_test_images
 from fastcutpaste.images.readable import AT_ONCE, Unread
@@ -80,7 +81,7 @@ def predict(
     A file that cannot be read is named and passed over; the exit status is then 3. With --out the JSON at the end
     counts the results instead of holding them.
     """
-    _check_names(report, out, resume)
+    _check_targets(report, out, resume, heatmaps)
     detector, fabric = _load(run, device, devices)
     if heatmaps is not None and not _draws_maps(detector):
         raise ValueError("predict --heatmaps: a detector trained on patches required, got one of whole images")
@@ -119,13 +120,15 @@ def predict(
     finish(outcome, say_unread(unread, len(paths)))
 
 
-def _check_names(report: Path | None, out: Path | None, resume: bool) -> None:
+def _check_targets(report: Path | None, out: Path | None, resume: bool, heatmaps: Path | None) -> None:
     if report is not None and report.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"predict --report: an HTML file's name required, such as report.html, got {report}")
     if resume and out is None:
         raise ValueError("--resume: with --out required, the file to go on with, got none")
     if out is not None and (out.is_dir() or (not resume and out.exists() and out.stat().st_size)):
         raise ValueError(f"--out: a new file required, got {out}, which is there; --resume goes on with its results")
+    for target in filter(None, (out, report, heatmaps and heatmaps / "0000.png")):
+        check_writable(target)
 
 
 def _load(run: Path, device: str, devices: int) -> tuple[Scorer, "Fabric | Alone"]:
@@ -166,7 +169,7 @@ def _look_at(
         some = []
         for one in next(batches, []):
             number = next(numbers)
-            picture = None if heatmaps is None else heatmaps / f"{number:04d}_{one.path.stem}.png"
+            picture = None if heatmaps is None else heatmaps / f"{number:04d}_{safe_name(one.path.stem)}.png"
             some.append((number, *_look(detector, one, picture, wants_page, strict)))
         yield gathered(some, fabric)
     next(batches, None)  # says now what the files lost

@@ -44,7 +44,7 @@ from fastcutpaste.scoring.config import DetectorConfig
 from fastcutpaste.scoring.cross import Unseen, cross_scores
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import Ensemble
-from fastcutpaste.training.checkpoint import Keeper, Stopped, remove_leftovers
+from fastcutpaste.training.checkpoint import Keeper, Stopped
 from fastcutpaste.training.launch import PRECISIONS
 from fastcutpaste.training.recipe import check_facts, facts_of, provenance_of, take_up, train_network
 from fastcutpaste.training.step import ADAMW_RATE, OPTIMIZERS, PRESETS, TrainConfig
@@ -251,7 +251,6 @@ def _train_one(
         check_facts(before, keeper.facts, False, f"{folder} is complete already, --overwrite trains it anew")
         people.print(f"{folder}: complete already")
         return {"detector": str(folder / DETECTOR_FILE), "threshold": kept.threshold}
-    remove_leftovers(keeper.path)
     state = take_up(keeper.path, keeper.facts, accept_changes) if resume else None
     if state is not None:
         people.print(f"going on from step {int(state['step'][0])}")

@@ -285,10 +285,11 @@ def usable_cores() -> int:
 
 def _with_bar(results: Iterable[_Result], total: int) -> Iterable[_Result]:
     """Show a progress bar on stderr while the results come."""
-    from rich.console import Console
-    from rich.progress import track
+    from rich.progress import track  # a library that shows no bar need not have it
 
-    return track(results, "reading images", total, console=Console(stderr=True))
+    from fastcutpaste.console import people
+
+    return track(results, "reading images", total, console=people)
 
 
 def _check_bits(who: str, bits: int | None) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from fastcutpaste.files import naming
+
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Read the whole lines of a file; what was cut in the middle of a line is cut off the file.
@@ -39,5 +41,5 @@ def append_lines(path: Path, results: Iterable[dict[str, Any]]) -> None:
     """Write results behind those that a file has, in one piece; the file and its folder are made if missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(result) + "\n" for result in results)
-    with open(path, "ab") as file:
+    with naming(path), open(path, "ab") as file:
         file.write(text.encode("ascii"))

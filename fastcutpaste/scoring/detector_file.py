@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from fastcutpaste.files import written_whole
 from fastcutpaste.networks.backbone import Network, NetworkConfig
 from fastcutpaste.scoring.calibration import Calibration, calibration_from
 from fastcutpaste.scoring.config import DetectorConfig
 from fastcutpaste.scoring.density import Density, density_from_state
+from fastcutpaste.scoring.tensors import save_tensors
 
 FORMAT = 6  # raised when older versions could no longer read it
 _KEY = "fastcutpaste"
@@ -52,9 +51,7 @@ def write_detector(path: str | Path, parts: Parts) -> None:
         "brightness": parts.brightness if parts.config.level else None,
         "provenance": parts.provenance,
     }
-    with written_whole(path) as temporary:
-        contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, temporary, {_KEY: json.dumps(header)})
+    save_tensors(path, tensors, {_KEY: json.dumps(header)})
 
 
 def read_detector(path: str | Path, build: Callable[..., _T]) -> _T:

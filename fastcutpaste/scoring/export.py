@@ -1,6 +1,7 @@
 """A detector as one graph, from images of any size to decisions, for runtimes that know nothing of this library."""
 
 import hashlib
+import io
 import json
 import math
 from pathlib import Path
@@ -188,7 +189,9 @@ def export_detector(
             required = "export_detector: a backbone that can be followed required"
             raise ValueError(f"{required}, got {backbones}: {reason}") from error
         if kind == "torch":
-            torch.export.save(program, temporary, extra_files={"fastcutpaste.json": told})
+            file = io.BytesIO()  # on a full disk torch's own way of writing one ends the process
+            torch.export.save(program, file, extra_files={"fastcutpaste.json": told})
+            temporary.write_bytes(file.getbuffer())
             return
         assert written is not None
         written.model.metadata_props["fastcutpaste"] = told

@@ -18,10 +18,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from fastcutpaste.files import written_whole
+from fastcutpaste.scoring.tensors import save_tensors
 from fastcutpaste.training.loop import Training
 
 FORMAT = 2  # of the file; raised when older versions could no longer read it
@@ -44,12 +43,7 @@ def save_checkpoint(path: Path, state: dict[str, Tensor], facts: Facts) -> None:
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     about = {"format": FORMAT, "facts": facts}
-    text = json.dumps(about | {"checksum": _checksum(tensors, about)})
-    with written_whole(path) as temporary:
-        try:
-            save_file(tensors, temporary, {_KEY: text})
-        except SafetensorError as error:  # how safetensors puts an OSError
-            raise OSError(f"{path}: {error}; the checkpoint before it is whole") from error
+    save_tensors(path, tensors, {_KEY: json.dumps(about | {"checksum": _checksum(tensors, about)})})
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], Facts]:
@@ -201,22 +195,6 @@ class Keeper:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def remove_leftovers(path: Path) -> None:
-    """Remove what a process that was killed while it wrote `path` has left beside it."""
-    for part in path.parent.glob(f".{path.stem}.*.part{path.suffix}"):
-        owner = part.name.split(".")[-3]
-        if not (owner.isdecimal() and _alive(int(owner))):
-            part.unlink(missing_ok=True)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except OSError:
-        return False
-    return True
 
 
 def _largest(training: Training, values: Tensor) -> Tensor:

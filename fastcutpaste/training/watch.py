@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from fastcutpaste.console import people
-from fastcutpaste.files import written_whole
+from fastcutpaste.files import naming, written_whole
 from fastcutpaste.training.loop import Report, Training
 from fastcutpaste.training.step import TrainConfig
 
@@ -55,7 +55,7 @@ class Watch:
         self._progress.update(self._bar, completed=report.step, description=text)
         if not people.is_terminal and report.step % (20 * max(1, self._config.steps // 200)) == 0:
             people.print(f"{text}  {report.step}/{self._config.steps}")  # ten lines: a log shows no moving bar
-        with open(self._path, "a", newline="", encoding="utf-8") as file:
+        with naming(self._path), open(self._path, "a", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerow([*report, round(speed, 1)])
         if self._board is not None:
             for name, value in zip(_COLUMNS[1:], (*report[1:], speed), strict=True):
@@ -122,7 +122,8 @@ class StepProfile:
         lines += [f"{name[:43]:44}{host / 1e3 / self._steps:10.2f}{device / 1e3 / self._steps:10.2f}"
                   for name, host, device in rows]  # fmt: skip
         (self._folder / "summary.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        people.print("\n".join(lines), markup=False)
+        for line in lines:
+            people.print(line)
 
 
 def _cut_log(path: Path, step: int) -> None:

@@ -18,7 +18,6 @@ from small_detector import (
 )
 from torch import Tensor
 
-from fastcutpaste.scoring import detector_file
 from fastcutpaste.scoring.calibration import Calibration
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.detector_file import FORMAT
@@ -89,7 +88,7 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(
         Path(target).write_bytes(b"half a detector")
         raise OSError("disk full")
 
-    monkeypatch.setattr(detector_file, "save_file", fail)
+    monkeypatch.setattr("fastcutpaste.scoring.tensors.save_file", fail)
     with pytest.raises(OSError, match="disk full"):
         patches.save(path)
     assert [entry.name for entry in tmp_path.iterdir()] == (["detector.safetensors"] if old else [])

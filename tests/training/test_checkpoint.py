@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from threading import Event
@@ -18,7 +17,6 @@ from fastcutpaste.training.checkpoint import (
     Stopped,
     differences,
     load_checkpoint,
-    remove_leftovers,
     save_checkpoint,
 )
 from fastcutpaste.training.loop import Training, proceed
@@ -78,22 +76,12 @@ def test_a_write_that_fails_half_way_leaves_the_checkpoint_before_whole(tmp_path
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises(OSError, match=r"c\.safetensors: .*the checkpoint before it is whole"):
+        with pytest.raises(OSError, match=r"c\.safetensors: "):
             save_checkpoint(path, {"network.a": torch.zeros(1 << 20)}, FACTS)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [file.name for file in tmp_path.iterdir()] == ["c.safetensors"]
     assert same(dict(sorted(load_checkpoint(path)[0].items())), dict(sorted(STATE.items())))
-
-
-def test_what_a_killed_writer_left_is_removed_and_a_live_ones_is_not(tmp_path):
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    names = [f".c.{dead.pid}.part.safetensors", f".c.{os.getpid()}.part.safetensors", "c.safetensors", "other.txt"]
-    for name in names:
-        (tmp_path / name).write_text("x")
-    remove_leftovers(tmp_path / "c.safetensors")
-    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(names[1:])
 
 
 # Settings and data

@@ -1,0 +1,35 @@
+"""Tensors in a file, in which nothing can run code."""
+
+import os
+import shutil
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fastcutpaste.files import written_whole
+
+
+def save_tensors(path: str | Path, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
+    """Write tensors and text as a safetensors file, whole or not at all, for all to read that may read our files.
+
+    Raises:
+        OSError: no room, no leave to write; names `path`.
+    """
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with written_whole(path) as temporary:
+        # safetensors writes another file, which its owner alone may read and of which we could not tell that it is
+        # ours where a kill leaves it: so in a folder of ours. Its `save` to bytes holds up all other threads meanwhile.
+        folder = temporary.with_name(f"{temporary.name}.part")
+        made = folder / "tensors"
+        try:
+            folder.mkdir(exist_ok=True)
+            save_file(contiguous, made, about)
+            temporary.touch()
+            shutil.copymode(temporary, made)
+            os.replace(made, temporary)
+        except SafetensorError as error:  # how safetensors puts an OSError
+            raise OSError(f"{path}: {error}") from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
