@@ -29,7 +29,9 @@ ROOMS = {"op", "transforms", "images", "networks", "scoring", "adapters", "train
 # What `import fastcutpaste` loads needs nothing beside torch; the others are for whoever scores without a trainer.
 TORCH_ALONE = {"__init__", "files"}
 TORCH_ALONE |= {f"op/{name}" for name in ("__init__", "checks", "color", "paste", "placement", "rules", "slices")}
+TORCH_ALONE |= {f"op/{name}" for name in ("blends", "shapes", "textures")}
 TORCH_ALONE |= {f"transforms/{name}" for name in ("__init__", "baselines", "foreground", "patch", "ruled", "tasks")}
+TORCH_ALONE |= {f"transforms/{name}" for name in ("blends", "defect", "fills", "masks", "recipes")}
 TORCH_ALONE |= {f"scoring/{name}" for name in ("covariance", "dense", "density", "fitted", "gaussian", "memory")}
 TORCH_ALONE |= {"networks/patchnet"}
 
@@ -157,7 +159,9 @@ def test_an_import_from_a_neighbour_or_from_the_doors_is_reported(sources, modul
 
 def test_a_circle_inside_a_room_is_reported(sources):
     made_up = sources | {"op/checks": sources["op/checks"] + "\nfrom fastcutpaste.op.color import normalize\n"}
-    assert violations(made_up) == ["op has a circle: op/checks → op/color → op/checks"]
+    [report] = violations(made_up)
+    assert report.startswith("op has a circle: ")
+    assert "op/checks → op/color" in report
     made_up = sources | {"op/checks": sources["op/checks"] + "\ndef late():\n    import fastcutpaste.op.slices\n"}
     [report] = violations(made_up)
     assert report.startswith("op has a circle: ")

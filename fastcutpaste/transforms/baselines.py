@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from fastcutpaste.op.checks import Range, check_images, memory_format_of
 from fastcutpaste.op.paste import Pasted, has_kernels
 from fastcutpaste.op.rules import Rule
+from fastcutpaste.op.textures import hashed
 from fastcutpaste.transforms.patch import CutPaste, CutPasteScar
 from fastcutpaste.transforms.ruled import drawn
 
@@ -131,7 +132,9 @@ class Confetti(nn.Module):
             from fastcutpaste.op.kernel_confetti import confetti_op
 
             return Pasted(*confetti_op(images, seeds, self.density, self.side))
-        noise = _hashed(seeds, (images.shape[1] + 2, *images.shape[-2:]))  # (B, C + 2, H, W)
+        shape = (1, images.shape[1] + 2, *images.shape[-2:])
+        places = torch.arange(math.prod(shape), device=images.device).view(shape)
+        noise = hashed(seeds.view(-1, 1, 1, 1), places)  # (B, C + 2, H, W)
         corner, sides = noise[:, :1] < self.density, noise[:, 1:2] * self.side
         colors = noise[:, 2:] + 1e-6  # never 0, which means no confetti
         confetti = torch.zeros_like(colors)
@@ -173,22 +176,6 @@ def plain_color(images: Tensor, color: Color, draws: Tensor) -> Tensor:
         raise ValueError(f"random color: at most {draws.shape[1]} channels required, got {images.shape[1]}")
     levels = draws[:, : images.shape[1], None, None]  # (B, C, 1, 1)
     return (levels * 256).to(torch.uint8) if images.dtype == torch.uint8 else levels.to(images.dtype)
-
-
-def _hashed(seeds: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Spread one number (B,) in [0, 1) an image over a field (B, *shape) of them, by a hash of seed and position.
-
-    Source: the 32-bit finalizer of MurmurHash3 (Appleby, public domain), once after either is mixed in.
-    """
-    mask = 0xFFFFFFFF
-    field = torch.arange(math.prod(shape), device=seeds.device).view(1, *shape)  # int64
-    mixed = (seeds.double() * 2**32).long().view(-1, *[1] * len(shape))  # (B, 1, …)
-    for values in (mixed, field):
-        mixed = (values + (0 if values is mixed else mixed)) & mask
-        mixed = ((mixed ^ (mixed >> 16)) * 0x85EBCA6B) & mask
-        mixed = ((mixed ^ (mixed >> 13)) * 0xC2B2AE35) & mask
-        mixed = mixed ^ (mixed >> 16)
-    return mixed.double().mul_(2**-32).float().clamp_(max=1 - 2**-24)
 
 
 def _checked(color: Color) -> Color:

@@ -10,6 +10,7 @@ from fastcutpaste.op.color import JitterStrength, normalize
 from fastcutpaste.op.paste import paste, paste_images, paste_normalized
 from fastcutpaste.op.placement import Patches, joined
 from fastcutpaste.op.rules import Rule, Rules, rules_of
+from fastcutpaste.transforms.defect import Made
 from fastcutpaste.transforms.patch import CutPaste, CutPasteScar, PatchTransform
 from fastcutpaste.transforms.ruled import Ruled, drawn
 
@@ -28,7 +29,7 @@ class PretextTask(Ruled):
     Args:
         transforms: k modules whose `augment(images, generator, draws)` gives images and masks and that tell how many
             `numbers` an image takes, as those of `transforms` and `baselines` do; class 0 is the untouched image,
-            class i the i-th transform.
+            class i the i-th transform, but for images in which a `Defect` made none, which stay of class 0.
 
     Raises:
         TypeError: something that cannot augment.
@@ -175,10 +176,14 @@ class PretextTask(Ruled):
     def _one_by_one(self, images: Tensor, draws: Tensor) -> PretextBatch:
         members = zip(self.transforms, self._parts(draws), strict=True)
         results = [transform.augment(images, draws=part) for transform, part in members]  # type: ignore[operator]
+        labels = list(self._labels(images).view(self.classes, -1))  # (B,) each
+        for i, result in enumerate(results, start=1):
+            if isinstance(result, Made):
+                labels[i] = labels[i] * (result.kind > 0)
         empty = torch.zeros_like(images[:, :1], dtype=torch.bool)
         return PretextBatch(
             torch.cat([images, *(result.images for result in results)]),
-            self._labels(images),
+            torch.cat(labels),
             torch.cat([empty, *(result.mask for result in results)]),
         )
 

@@ -1,0 +1,103 @@
+"""What a mask is filled with: pixels read out of images, noise, and patterns made of formulas.
+
+All is asked for by coordinates: of every pixel where whole images are computed, of the masked pixels alone on a CPU.
+`image`, `row` and `column` are int64 tensors that broadcast to one shape (…); what comes back is (…, C).
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Place(NamedTuple):
+    """Say for each image, in fields of shape (B,), how another is laid over it, middle upon middle."""
+
+    which: Tensor  # int64, the one that is read
+    down: Tensor  # float32, rows by which it is read below its middle
+    right: Tensor  # float32, columns
+    zoom: Tensor  # float32, above 1: larger than it is
+    flip_y: Tensor  # float32, -1: upside down, or 1
+    flip_x: Tensor  # float32
+    turn: Tensor  # bool, whether its rows and columns change places: with the flips, quarter turns
+
+
+def read(source: Tensor, place: Place, size: tuple[int, int], image: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """Read pixels of images as they are laid over those of a batch: the nearest one, mirrored beyond the border.
+
+    Args:
+        source: (N, C, h, w), what is read.
+        place: how it is laid over each image of the batch.
+        size: (height, width) of the batch's images.
+        image, row, column: as the module says.
+
+    Returns:
+        (…, C) of the source's type.
+    """
+    below, beside = row + (0.5 - size[0] / 2), column + (0.5 - size[1] / 2)  # from the middle
+    turn, zoom = place.turn[image], place.zoom[image]
+    y = torch.where(turn, beside, below) * place.flip_y[image] / zoom + place.down[image]
+    x = torch.where(turn, below, beside) * place.flip_x[image] / zoom + place.right[image]
+    rows, columns = (_mirrored(at, length) for at, length in ((y, source.shape[-2]), (x, source.shape[-1])))
+    return source[place.which[image], :, rows, columns]
+
+
+def _mirrored(position: Tensor, length: int) -> Tensor:
+    """Turn positions about the middle into indices 0 … length - 1, mirrored at either end as often as it takes."""
+    index = (position + length / 2).floor().long() % (2 * length)
+    return torch.where(index < length, index, 2 * length - 1 - index)
+
+
+def hashed(seeds: Tensor, positions: Tensor) -> Tensor:
+    """Spread numbers in [0, 1) over a field of them, by a hash of seed and position.
+
+    Args:
+        seeds: float tensor in [0, 1).
+        positions: int64, broadcasts with the seeds.
+
+    Returns:
+        float32 in [0, 1), of the shape both broadcast to.
+
+    Source: the 32-bit finalizer of MurmurHash3 (Appleby, public domain), once after either is mixed in.
+    """
+    mask = 0xFFFFFFFF
+    mixed = _finalized((seeds.double() * 2**32).long() & mask)
+    return (_finalized((positions + mixed) & mask).double() * 2**-32).float().clamp(max=1 - 2**-24)
+
+
+def _finalized(mixed: Tensor) -> Tensor:
+    mask = 0xFFFFFFFF
+    mixed = ((mixed ^ (mixed >> 16)) * 0x85EBCA6B) & mask
+    mixed = ((mixed ^ (mixed >> 13)) * 0xC2B2AE35) & mask
+    return mixed ^ (mixed >> 16)
+
+
+def noise(seeds: Tensor, shape: torch.Size, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """Give (…, C) uniform noise in [0, 1) for images of a shape (B, C, H, W), by the seed (B,) of each."""
+    channel = torch.arange(shape[1], device=seeds.device)
+    position = ((row * shape[3] + column) * shape[1])[..., None] + channel  # (…, C)
+    return hashed(seeds[image][..., None], position)
+
+
+def pattern(draws: Tensor, side: int, channels: int, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """Give stripes, cells or marble between two colors: (…, C) in 0 … 1.
+
+    Args:
+        draws: (B, 5 + 2·C) uniform in [0, 1): which, angle, waves across `side`, phase, strength of the marble's
+            turbulence; the two colors.
+        side: pixels that 2 to 32 waves are laid across.
+        channels: C.
+        image, row, column: as the module says.
+    """
+    which, angle, waves, phase, turbulence = (draws[:, i][image] for i in range(5))
+    angle, phase = angle * math.pi, phase * 2 * math.pi
+    scale = 2 * math.pi / side * 2 ** (1 + 4 * waves)  # radians a pixel
+    u, v = scale * (column * angle.cos() + row * angle.sin()), scale * (row * angle.cos() - column * angle.sin())
+    stripes = (u + phase).cos()
+    cells = ((v * 0.75**0.5 - u / 2 + phase).cos() + (v * 0.75**0.5 + u / 2).cos() + stripes) / 1.5  # at 60° each
+    swirl = (v / 2 + 2 * (u / 3 + phase).sin()).sin() + ((u - v) * 0.8 + phase).sin() / 2
+    marble = (u + 3 * turbulence * swirl).cos()
+    level = torch.where(which < 1 / 3, stripes, torch.where(which < 2 / 3, cells, marble)).clamp(-1, 1) / 2 + 0.5
+    dark, light = draws[:, 5 : 5 + channels][image], draws[:, 5 + channels :][image]  # (…, C)
+    return torch.lerp(dark, light, level[..., None])

@@ -1,0 +1,156 @@
+"""Defects: any mask, filled with anything, blended in any way, for a whole batch at once."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fastcutpaste.op.blends import blend_masked, jittered, soft_label, touches_little
+from fastcutpaste.op.checks import check_values
+from fastcutpaste.op.color import JitterStrength, place_jitter
+from fastcutpaste.transforms.blends import Blend
+from fastcutpaste.transforms.fills import Fill
+from fastcutpaste.transforms.masks import Mask
+from fastcutpaste.transforms.ruled import drawn
+
+
+class Made(NamedTuple):
+    """Hold images with defects, and all that is known of these.
+
+    Attributes:
+        images: (B, C, H, W), as they came but for the mask.
+        mask: (B, 1, H, W) bool.
+        soft: (B, 1, H, W) float32, 0 to 1, how much each pixel changed: see `soft_label`.
+        kind: (B,) int64, which defect: 0, none, where the mask is empty; else counted from 1.
+    """
+
+    images: Tensor
+    mask: Tensor
+    soft: Tensor
+    kind: Tensor
+
+
+class Maker(nn.Module):
+    """Make defects of draws: the common part of the two below, which define `make`."""
+
+    numbers: int
+    _compiled: Callable[..., Made] | None = None
+
+    def make(self, images: Tensor, draws: Tensor, soft: bool = True) -> Made:
+        """Do what `augment` does with checked images and draws; without `soft` the soft labels are empty."""
+        raise TypeError(f"{type(self).__name__}: a subclass that defines make() required")
+
+    def augment(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Made:
+        """Give images with defects, and where and what they are.
+
+        Args:
+            images: (B, C, H, W), uint8 0–255 or floating point 0–1, never written.
+            generator: source of randomness on the images' device; the device's default generator if None.
+            draws: (B, numbers) uniform in [0, 1), to be used instead of drawing: the same draws, the same defects.
+
+        Raises:
+            TypeError: images neither uint8 nor floating point.
+            ValueError: images or draws of another shape; on a CPU, images that are normalized already.
+
+        Cost: no loop over B and no host sync on a GPU, where the first call with a shape compiles, for a minute. On a
+            CPU in eager mode only masked pixels are filled and blended.
+        """
+        return self._made(images, generator, draws, soft=True)
+
+    def forward(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Tensor:
+        """Give the images (B, C, H, W) of `augment`."""
+        return self._made(images, generator, draws, soft=False).images
+
+    def _made(self, images: Tensor, generator: torch.Generator | None, draws: Tensor | None, soft: bool) -> Made:
+        draws = drawn(self, images, generator, draws)
+        if torch.compiler.is_compiling() or images.device.type != "cuda":
+            check_values(type(self).__name__, images)
+            return self.make(images, draws, soft)
+        self.to(images.device)  # textures, where they are not there yet
+        if self._compiled is None:
+            self._compiled = torch.compile(self.make, fullgraph=True)
+        return self._compiled(images, draws, soft)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_compiled"}  # no copy of it works
+
+
+class Defect(Maker):
+    """Put a defect into each image: a mask × a fill × a blend.
+
+    Args:
+        mask: where, such as `Perlin()`.
+        fill: what with, such as `Other()`.
+        blend: how, such as `Transparent()`.
+        p: share of the images that get one; the others come back unchanged, of kind 0.
+        jitter: largest change of brightness, contrast, saturation and hue of the fill.
+
+    An empty mask, as `Perlin` gives some, leaves its image as it is, of kind 0.
+    """
+
+    def __init__(self, mask: Mask, fill: Fill, blend: Blend, p: float = 1.0, jitter: JitterStrength = 0.0) -> None:
+        super().__init__()
+        for slot, part, kind in (("mask", mask, Mask), ("fill", fill, Fill), ("blend", blend, Blend)):
+            if not isinstance(part, kind):
+                raise TypeError(f"Defect: a {slot} of transforms.{slot}s required, got {type(part).__name__}")
+        if not 0 <= p <= 1:
+            raise ValueError(f"Defect: p from 0 to 1 required, got {p}")
+        place_jitter((0.5,) * 5, jitter)
+        self.mask, self.fill, self.blend, self.p, self.jitter = mask, fill, blend, p, jitter
+        self.counts = [6, mask.numbers, fill.numbers, blend.numbers]
+        self.numbers = sum(self.counts)
+
+    def make(self, images: Tensor, draws: Tensor, soft: bool = True) -> Made:
+        own, for_mask, for_fill, for_blend = torch.split(draws, self.counts, dim=1)
+        mask = self.mask(images, for_mask)
+        if self.p < 1:
+            mask = mask & (own[:, 0] < self.p).view(-1, 1, 1, 1)
+        jitter = place_jitter(own[:, 1:].T, self.jitter)
+        share = self.blend.share(mask, for_blend)
+        if touches_little(images) and share is not None:
+            result = blend_masked(images, lambda *pixels: self.fill.at(images, for_fill, *pixels), mask, share, jitter)
+        else:
+            fill = self.fill(images, for_fill)
+            fill = fill if jitter is None else jittered(fill, mask, jitter, images.dtype)
+            result = self.blend(images, fill, mask, for_blend)
+        return _told(images, result, mask, torch.ones_like(own[:, 0], dtype=torch.int64), soft)
+
+
+class Mixture(Maker):
+    """Put one of several defects into each image, drawn anew with equal chance; `kind` says which.
+
+    Args:
+        transforms: `Defect`, or anything else whose `augment(images, draws=…)` gives images and mask and that says how
+            many `numbers` an image takes, such as `CutPaste` and `Confetti`; one alone is fine, too.
+
+    Cost: each makes its defects for the whole batch, of which the drawn ones are taken.
+    """
+
+    def __init__(self, *transforms: nn.Module) -> None:
+        super().__init__()
+        if not transforms:
+            raise ValueError("Mixture: at least one transform required, got 0")
+        for transform in transforms:
+            if not isinstance(transform, nn.Module) or not hasattr(transform, "augment"):
+                raise TypeError(f"Mixture: transforms with augment() required, got {type(transform).__name__}")
+        self.transforms = nn.ModuleList(transforms)
+        self.numbers = 1 + max(int(transform.numbers) for transform in transforms)  # type: ignore[arg-type]
+
+    def make(self, images: Tensor, draws: Tensor, soft: bool = True) -> Made:
+        kind = 1 + (draws[:, 0] * len(self.transforms)).long()
+        result, mask = images, torch.zeros_like(images[:, :1], dtype=torch.bool)
+        for i, transform in enumerate(self.transforms, start=1):
+            part = draws[:, 1 : 1 + int(transform.numbers)]  # type: ignore[arg-type]
+            whole = isinstance(transform, Maker)
+            made = transform.make(images, part, soft=False) if whole else transform.augment(images, draws=part)  # type: ignore[operator]
+            chosen = (kind == i).view(-1, 1, 1, 1)
+            single = len(self.transforms) == 1
+            result = made.images if single else torch.where(chosen, made.images, result)
+            mask = made.mask if single else torch.where(chosen, made.mask, mask)
+        return _told(images, result, mask, kind, soft)
+
+
+def _told(images: Tensor, result: Tensor, mask: Tensor, kind: Tensor, soft: bool) -> Made:
+    label = soft_label(images, result, mask) if soft else torch.empty(0, device=images.device)
+    return Made(result, mask, label, kind * mask.flatten(1).any(1))

@@ -1,0 +1,173 @@
+"""Fills: what a defect is made of. Each takes images (B, C, H, W) and draws (B, numbers).
+
+`forward` gives (B, C, H, W), or (B, C, 1, 1) for a color, of the images' range; `at` gives it at some pixels alone.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from fastcutpaste.op.blends import every_pixel
+from fastcutpaste.op.checks import Range, check_range
+from fastcutpaste.op.textures import Place, noise, pattern, read
+from fastcutpaste.transforms.baselines import Color as Colors
+from fastcutpaste.transforms.baselines import plain_color
+
+
+class Fill(nn.Module):
+    """Say with what; subclasses define `at`.
+
+    Attributes:
+        numbers: how many random numbers an image takes, uniform in [0, 1).
+    """
+
+    numbers: int
+
+    def at(self, images: Tensor, draws: Tensor, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """Give (…, C) at pixels that `textures` describes."""
+        raise TypeError(f"{type(self).__name__}: a subclass that defines at() required")
+
+    def forward(self, images: Tensor, draws: Tensor) -> Tensor:
+        return every_pixel(lambda *pixels: self.at(images, draws, *pixels), images)
+
+
+class Shifted(Fill):
+    """Take the image itself, shifted, and mirrored at its border.
+
+    Args:
+        shift: smallest and largest shift along each side, fractions of it, either way.
+        resize: smallest and largest factor by which it is enlarged.
+        flip: whether half of them are turned upside down, and half of them left to right.
+        turn: whether half of them are turned by a quarter.
+    """
+
+    def __init__(
+        self, shift: Range = (0.1, 0.5), resize: Range = (1.0, 1.0), flip: bool = False, turn: bool = False
+    ) -> None:
+        super().__init__()
+        who = type(self).__name__
+        check_range(who, "shift", shift, 0.0, 1.0)
+        check_range(who, "resize", resize, 0.05, 20.0)
+        self.shift, self.resize, self.flip, self.turn, self.numbers = shift, resize, flip, turn, 7
+
+    def source(self, images: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """Give what is read (N, C, h, w), and which of it for each image (B,) int64."""
+        return images, torch.arange(len(images), device=images.device)
+
+    def at(self, images: Tensor, draws: Tensor, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        source, which = self.source(images, draws)
+        low, high = self.shift
+        away = draws[:, 1:3] * 2 - 1  # (B, 2), how far, either way
+        away = away.sign() * low + away * (high - low)
+        down, right = ((away[:, i] * source.shape[2 + i]).round() for i in range(2))
+        flip_y, flip_x = (1 - 2 * (draws[:, i] < 0.5 * self.flip).float() for i in (3, 4))
+        zoom = draws[:, 5] * (self.resize[1] - self.resize[0]) + self.resize[0]
+        place = Place(which, down, right, zoom, flip_y, flip_x, draws[:, 6] < 0.5 * self.turn)
+        return read(source, place, (images.shape[-2], images.shape[-1]), image, row, column)
+
+
+class Other(Shifted):
+    """Take another image of the batch, the one before it: of a batch of one the image itself.
+
+    Args:
+        shift, resize, flip, turn: as for `Shifted`.
+
+    Source: Schlüter et al., "Natural Synthetic Anomalies", 2022, resize patches by 0.7 to 1.3.
+    """
+
+    def __init__(
+        self, shift: Range = (0.0, 0.5), resize: Range = (0.7, 1.3), flip: bool = False, turn: bool = False
+    ) -> None:
+        super().__init__(shift, resize, flip, turn)
+
+    def source(self, images: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        return images, torch.arange(len(images), device=images.device).roll(1)
+
+
+class Textures(Shifted):
+    """Take one of several textures, drawn anew for each image, shifted, enlarged, flipped and turned.
+
+    Args:
+        textures: (N, 3 or 1, h, w) uint8, kept on a CPU until images of another device come.
+        shift, resize, flip, turn: as for `Shifted`.
+
+    Raises:
+        TypeError, ValueError: textures of another type or shape, or none; in use, of other channels than the images.
+    """
+
+    def __init__(
+        self,
+        textures: Tensor,
+        shift: Range = (0.0, 0.5),
+        resize: Range = (0.7, 1.5),
+        flip: bool = True,
+        turn: bool = True,
+    ) -> None:
+        super().__init__(shift, resize, flip, turn)
+        if not isinstance(textures, Tensor) or textures.dtype != torch.uint8:
+            came = textures.dtype if isinstance(textures, Tensor) else type(textures).__name__
+            raise TypeError(f"Textures: a tensor of uint8 required, got {came}")
+        if textures.ndim != 4 or textures.shape[1] not in (1, 3) or 0 in textures.shape:
+            raise ValueError(f"Textures: at least one texture (N, 3 or 1, h, w) required, got {tuple(textures.shape)}")
+        self.register_buffer("textures", textures, persistent=False)
+
+    def source(self, images: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        textures: Tensor = self.textures  # type: ignore[assignment]
+        if textures.shape[1] not in (1, images.shape[1]):
+            raise ValueError(f"Textures: of {images.shape[1]} channels like the images required, "
+                             f"got {textures.shape[1]}")  # fmt: skip
+        textures = textures.expand(-1, images.shape[1], -1, -1)
+        return textures, (draws[:, 0] * len(textures)).long()
+
+    def at(self, images: Tensor, draws: Tensor, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        return _in_range(super().at(images, draws, image, row, column) / 255, images)
+
+
+class Color(Fill):
+    """Take one color for each image.
+
+    Args:
+        color: "random", uniform in the color cube, "black" or "mean", of the image.
+    """
+
+    def __init__(self, color: Colors = "random") -> None:
+        super().__init__()
+        if color not in ("black", "mean", "random"):
+            raise ValueError(f"Color: 'black', 'mean' or 'random' required, got {color!r}")
+        self.color, self.numbers = color, 5
+
+    def at(self, images: Tensor, draws: Tensor, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        return self.forward(images, draws)[:, :, 0, 0][image]
+
+    def forward(self, images: Tensor, draws: Tensor) -> Tensor:
+        return plain_color(images, self.color, draws)
+
+
+class Noise(Fill):
+    """Take noise, uniform in the color cube, each pixel its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 1
+
+    def at(self, images: Tensor, draws: Tensor, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        return _in_range(noise(draws[:, 0], images.shape, image, row, column), images)
+
+
+class Pattern(Fill):
+    """Take stripes, cells or marble between two random colors: textures for whoever has none, of up to 3 channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 11
+
+    def at(self, images: Tensor, draws: Tensor, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        channels = images.shape[1]
+        if channels > 3:
+            raise ValueError(f"Pattern: images of at most 3 channels required, got {channels}")
+        side = min(images.shape[-2:])
+        return _in_range(pattern(draws[:, : 5 + 2 * channels], side, channels, image, row, column), images)
+
+
+def _in_range(values: Tensor, images: Tensor) -> Tensor:
+    """Bring values of 0–1 to the images' range, whole levels for uint8."""
+    return (values * 255).round() if images.dtype == torch.uint8 else values

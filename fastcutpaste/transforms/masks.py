@@ -1,0 +1,242 @@
+"""Masks: where a defect lies. Each takes images (B, C, H, W) and draws (B, numbers), and gives bool (B, 1, H, W)."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from fastcutpaste.op.checks import Range, check_range
+from fastcutpaste.op.paste import paste
+from fastcutpaste.op.shapes import blob, perlin, scratch
+from fastcutpaste.transforms.foreground import unlike_border
+from fastcutpaste.transforms.patch import PatchTransform
+
+
+class Mask(nn.Module):
+    """Say where; subclasses define `forward`.
+
+    Attributes:
+        numbers: how many random numbers an image takes, uniform in [0, 1).
+    """
+
+    numbers: int
+
+
+class Rectangle(Mask):
+    """Take the rectangles that a patch transform pastes, upright or turned, its `p` included.
+
+    Args:
+        transform: such as `CutPaste()` or `CutPasteScar()`.
+    """
+
+    def __init__(self, transform: PatchTransform) -> None:
+        super().__init__()
+        self.transform, self.numbers = transform, transform.numbers
+
+    def forward(self, images: Tensor, draws: Tensor) -> Tensor:
+        patches, _ = self.transform.choose(images, draws)
+        return paste(images[:, :1], patches._replace(jitter=None, feather=None)).mask
+
+
+class Perlin(Mask):
+    """Take where turned Perlin noise exceeds a threshold: several shapes, or none.
+
+    Args:
+        scale: smallest and largest exponent of two, of the cells along each side.
+        threshold: of noise from about -1 to 1.
+        rotation: smallest and largest angle, degrees.
+
+    Raises:
+        ValueError: in use, images with less than two pixels a cell at the largest scale.
+
+    Source: Zavrtanik et al., "DRAEM", 2021; the defaults are those of its code.
+    """
+
+    def __init__(self, scale: tuple[int, int] = (0, 5), threshold: float = 0.5, rotation: Range = (-90, 90)) -> None:
+        super().__init__()
+        check_range("Perlin", "scale", scale, 0, 8)
+        check_range("Perlin", "rotation", rotation, -360, 360)
+        if not -1 < threshold < 1:
+            raise ValueError(f"Perlin: threshold between -1 and 1 required, got {threshold}")
+        self.scale, self.threshold, self.rotation, self.numbers = scale, threshold, rotation, 4
+
+    def forward(self, images: Tensor, draws: Tensor) -> Tensor:
+        size, (low, high) = _size(images), self.scale
+        if min(size) < 2 * 2**high:
+            raise ValueError(f"Perlin: images of at least {2 * 2**high} pixels a side for cells down to 2**-{high} of "
+                             f"it required, got {size[0]}×{size[1]}")  # fmt: skip
+        cells = 2 ** (low + (draws[:, 1:3] * (high - low + 1)).floor())
+        angle = _between(draws[:, 3], self.rotation)
+        return perlin(draws[:, 0], cells, angle, size, 2**high) > self.threshold
+
+
+class Blob(Mask):
+    """Draw one smooth closed shape: an ellipse whose outline waves.
+
+    Args:
+        area: smallest and largest area, fractions of the image; what lies beyond the image is cut off.
+        roughness: largest change of the radius, as a share of it.
+        stretch: largest length : width.
+    """
+
+    WAVES = 5
+
+    def __init__(self, area: Range = (0.005, 0.1), roughness: float = 0.5, stretch: float = 3.0) -> None:
+        super().__init__()
+        check_range("Blob", "area", area, 0.0, 1.0)
+        if not 0 <= roughness <= 1:
+            raise ValueError(f"Blob: roughness from 0 to 1 required, got {roughness}")
+        if not 1 <= stretch < math.inf:
+            raise ValueError(f"Blob: stretch of at least 1 required, got {stretch}")
+        self.area, self.roughness, self.stretch, self.numbers = area, roughness, stretch, 5 + 2 * self.WAVES
+
+    def forward(self, images: Tensor, draws: Tensor) -> Tensor:
+        return self.around(_anywhere(draws[:, :2], _size(images)), images, draws)
+
+    def around(self, centre: Tensor, images: Tensor, draws: Tensor) -> Tensor:
+        """Draw it about a centre (B, 2), row and column; the first two draws are then not used."""
+        height, width = _size(images)
+        area, stretch = _between(draws[:, 2], self.area) * (height * width), self.stretch ** draws[:, 3]
+        size, phase = draws[:, 5::2], draws[:, 6::2] * (2 * math.pi)  # (B, WAVES) each
+        falling = 1 / torch.arange(2, self.WAVES + 2, device=draws.device)  # finer waves are lower
+        size = size * falling * (self.roughness / sum(1 / k for k in range(2, self.WAVES + 2)))
+        waves = torch.stack([size * phase.cos(), size * phase.sin()], dim=-1)  # (B, WAVES, 2)
+        return blob(centre, area, stretch, draws[:, 4] * 180, waves, (height, width))
+
+
+class Scratch(Mask):
+    """Draw one thin curve, tapering to its ends, whose width varies on the way.
+
+    Args:
+        length: shortest and longest, pixels of an image whose shorter side is `reference`.
+        width: thinnest and thickest, the same pixels.
+        curvature: largest height of the arc : length.
+        reference: image side those pixels refer to; None: pixels as they are.
+    """
+
+    def __init__(
+        self,
+        length: Range = (20, 120),
+        width: Range = (1.5, 6),
+        curvature: float = 0.3,
+        reference: int | None = 256,
+    ) -> None:
+        super().__init__()
+        check_range("Scratch", "length", length, 1, 1e6)
+        check_range("Scratch", "width", width, 1, 1e6)
+        if not 0 <= curvature <= 2:
+            raise ValueError(f"Scratch: curvature from 0 to 2 required, got {curvature}")
+        if reference is not None and reference < 1:
+            raise ValueError(f"Scratch: reference of at least 1 pixel, or None, required, got {reference}")
+        self.length, self.width, self.curvature, self.reference = length, width, curvature, reference
+        self.numbers = 7
+
+    def forward(self, images: Tensor, draws: Tensor) -> Tensor:
+        size = _size(images)
+        scale = 1.0 if self.reference is None else min(size) / self.reference
+        length, width = _between(draws[:, 2], self.length) * scale, _between(draws[:, 3], self.width) * scale
+        bend, phase = (draws[:, 4] * 2 - 1) * self.curvature, draws[:, 6] * (2 * math.pi)
+        return scratch(_anywhere(draws[:, :2], size), length, width, bend, draws[:, 5] * 180, phase, size)
+
+
+class Clump(Mask):
+    """Draw several small blobs close together.
+
+    Args:
+        count: fewest and most.
+        spread: farthest distance of their centres from the clump's along each axis, fraction of the shorter side.
+        blob: what each is.
+    """
+
+    def __init__(self, count: tuple[int, int] = (3, 8), spread: float = 0.12, blob: Blob | None = None) -> None:
+        super().__init__()
+        check_range("Clump", "count", count, 1, 64)
+        if not 0 <= spread <= 1:
+            raise ValueError(f"Clump: spread from 0 to 1 required, got {spread}")
+        self.count, self.spread, self.blob = count, spread, blob or Blob(area=(0.0005, 0.004))
+        self.numbers = 3 + count[1] * self.blob.numbers
+
+    def forward(self, images: Tensor, draws: Tensor) -> Tensor:
+        low, high = self.count
+        size, number = _size(images), low + draws[:, 2] * (high - low + 1)  # (B,), the whole part counts
+        centre, reach = _anywhere(draws[:, :2], size), self.spread * min(size)
+        result = torch.zeros_like(images[:, :1], dtype=torch.bool)
+        for i, part in enumerate(torch.split(draws[:, 3:], self.blob.numbers, dim=1)):
+            there = self.blob.around(centre + (part[:, :2] * 2 - 1) * reach, images, part)
+            result = result | (there & (number >= i + 1).view(-1, 1, 1, 1))
+        return result
+
+
+class _Two(Mask):
+    def __init__(self, first: Mask, second: Mask) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+        self.numbers = 1 + first.numbers + second.numbers
+
+    def both(self, images: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        _, first, second = torch.split(draws, [1, self.first.numbers, self.second.numbers], dim=1)
+        return self.first(images, first), self.second(images, second)
+
+
+class Union(_Two):
+    """Take what lies in one of two masks."""
+
+    def forward(self, images: Tensor, draws: Tensor) -> Tensor:
+        first, second = self.both(images, draws)
+        return first | second
+
+
+class Intersection(_Two):
+    """Take what lies in both of two masks."""
+
+    def forward(self, images: Tensor, draws: Tensor) -> Tensor:
+        first, second = self.both(images, draws)
+        return first & second
+
+
+class Either(_Two):
+    """Take one of two masks, with equal chance."""
+
+    def forward(self, images: Tensor, draws: Tensor) -> Tensor:
+        first, second = self.both(images, draws)
+        return torch.where((draws[:, 0] < 0.5).view(-1, 1, 1, 1), first, second)
+
+
+class OnObject(Mask):
+    """Keep the part of a mask that lies on the object.
+
+    Args:
+        mask: that is cut.
+        foreground: gives the object (B, 1, H, W) bool of images (B, C, H, W).
+        least: share of the object that has to be covered; where less is, the mask is empty and the image stays normal.
+    """
+
+    def __init__(self, mask: Mask, foreground: Callable[[Tensor], Tensor] = unlike_border, least: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= least <= 1:
+            raise ValueError(f"OnObject: least from 0 to 1 required, got {least}")
+        self.mask, self.foreground, self.least, self.numbers = mask, foreground, least, mask.numbers
+
+    def forward(self, images: Tensor, draws: Tensor) -> Tensor:
+        there, mask = self.foreground(images), self.mask(images, draws)
+        if there.shape != mask.shape or there.dtype != torch.bool:
+            raise ValueError(f"OnObject: a bool foreground of shape {tuple(mask.shape)} required, "
+                             f"got {there.dtype} {tuple(there.shape)}")  # fmt: skip
+        covered = mask & there
+        share = covered.sum((1, 2, 3)) / there.sum((1, 2, 3)).clamp(min=1)
+        kept: Tensor = covered & (share >= self.least).view(-1, 1, 1, 1)
+        return kept
+
+
+def _size(images: Tensor) -> tuple[int, int]:
+    return images.shape[-2], images.shape[-1]
+
+
+def _between(drawn: Tensor, values: Range) -> Tensor:
+    return drawn * (values[1] - values[0]) + values[0]
+
+
+def _anywhere(drawn: Tensor, size: tuple[int, int]) -> Tensor:
+    """Turn draws (B, 2) into places in the image: row and column (B, 2), pixels, those between included."""
+    return torch.stack([drawn[:, i] * size[i] - 0.5 for i in range(2)], dim=1)

@@ -1,0 +1,215 @@
+"""Defects: any mask, fill and blend together; the same draws, the same pixels, in whatever way they are computed."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from small_patches import random_images, seeded
+from torch.testing import assert_close
+
+from fastcutpaste import CutPaste, CutPasteScar, PretextTask
+from fastcutpaste.transforms.blends import Feather, Replace, Transparent
+from fastcutpaste.transforms.defect import Defect, Mixture
+from fastcutpaste.transforms.fills import Color, Noise, Other, Pattern, Shifted, Textures
+from fastcutpaste.transforms.masks import Blob, Clump, Either, Intersection, OnObject, Perlin, Rectangle, Scratch, Union
+
+TEXTURES = (torch.rand(3, 3, 20, 28, generator=torch.Generator().manual_seed(5)) * 255).to(torch.uint8)
+MASKS = {
+    "rectangle": lambda: Rectangle(CutPaste()),
+    "turned": lambda: Rectangle(CutPasteScar()),
+    "perlin": lambda: Perlin(scale=(0, 4)),
+    "blob": Blob,
+    "scratch": Scratch,
+    "clump": Clump,
+    "union": lambda: Union(Blob(), Scratch()),
+    "intersection": lambda: Intersection(Blob(), Perlin(scale=(0, 3), threshold=0)),
+    "either": lambda: Either(Blob(), Scratch()),
+    "on object": lambda: OnObject(Blob()),
+}
+FILLS = {
+    "shifted": Shifted,
+    "other": Other,
+    "turned": lambda: Shifted(flip=True, turn=True),
+    "color": Color,
+    "noise": Noise,
+    "textures": lambda: Textures(TEXTURES),
+    "pattern": Pattern,
+}
+BLENDS = {"replace": Replace, "feather": Feather, "transparent": Transparent}
+
+
+def made_of_all(defect, images, draws):
+    """Give what a defect makes where every pixel is computed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fastcutpaste.transforms.defect.touches_little", lambda images: False)
+        patch.setattr("fastcutpaste.op.blends.touches_little", lambda images: False)
+        patch.setattr("fastcutpaste.op.shapes.touches_little", lambda images: False)
+        return defect.make(images, draws)
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_masked_pixels_alone_are_what_they_are_among_all(mask, dtype):
+    images = random_images((5, 3, 40, 56), dtype)
+    defect = Defect(MASKS[mask](), Other(), Feather(3), jitter=0.2)
+    draws = torch.rand(5, defect.numbers, generator=seeded(1))
+    before = images.clone()
+    made, all_of_it = defect.augment(images, draws=draws), made_of_all(defect, images, draws)
+    assert torch.equal(images, before)
+    assert torch.equal(made.mask, all_of_it.mask)
+    assert made.mask.any()
+    assert_close(made.images.float(), all_of_it.images.float(), atol=1.0 if dtype == torch.uint8 else 1e-5, rtol=0)
+    assert_close(made.soft, all_of_it.soft, atol=0.03 if dtype == torch.uint8 else 1e-4, rtol=0)
+    assert not ((made.images != images).any(1, keepdim=True) & ~made.mask).any()
+    assert made.images.dtype == dtype
+    assert made.kind.tolist() == made.mask.flatten(1).any(1).long().tolist()
+
+
+@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize("blend", BLENDS)
+def test_every_fill_goes_with_every_blend(fill, blend):
+    images = random_images((4, 3, 48, 40), torch.uint8)
+    defect = Defect(Blob(area=(0.05, 0.2)), FILLS[fill](), BLENDS[blend](), jitter=0.1)
+    draws = torch.rand(4, defect.numbers, generator=seeded(2))
+    made, all_of_it = defect.augment(images, draws=draws), made_of_all(defect, images, draws)
+    assert_close(made.images.int(), all_of_it.images.int(), atol=1, rtol=0)
+    changed = (made.images != images).any(1, keepdim=True)
+    assert changed.sum() > 0.5 * made.mask.sum()
+
+
+def test_the_same_seed_makes_the_same_pixels():
+    images, mixture = (
+        random_images((4, 3, 64, 64), torch.uint8),
+        Mixture(Defect(Perlin(), Pattern(), Transparent()), CutPaste()),
+    )
+    first, again = (mixture.augment(images, seeded(3)) for _ in range(2))
+    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+    assert not torch.equal(first.images, mixture.augment(images, seeded(4)).images)
+    assert torch.equal(first.images, mixture(images, seeded(3)))
+
+
+def test_p_leaves_images_unchanged_and_of_kind_0():
+    images = random_images((400, 1, 16, 16), torch.uint8)
+    made = Defect(Rectangle(CutPaste()), Color("black"), Replace(), p=0.3).augment(images, seeded(5))
+    assert 0.2 < (made.kind > 0).float().mean() < 0.4
+    assert torch.equal(made.images[made.kind == 0], images[made.kind == 0])
+    assert not made.mask[made.kind == 0].any()
+
+
+def test_a_mixture_takes_each_with_equal_chance_and_says_which():
+    images = random_images((900, 1, 16, 16), torch.uint8)
+    nothing = Defect(Blob(), Color("black"), Replace(), p=0)
+    mixture = Mixture(CutPaste(), nothing, Defect(Blob(), Color("mean"), Replace()))
+    draws = torch.rand(900, mixture.numbers, generator=seeded(6))
+    made = mixture.augment(images, draws=draws)
+    assert set(made.kind.tolist()) == {0, 1, 3}
+    for kind in (0, 1, 3):
+        assert 250 < (made.kind == kind).sum() < 350
+    pasted = CutPaste().augment(images, draws=draws[:, 1:14])
+    assert torch.equal(made.images[made.kind == 1], pasted.images[made.kind == 1])
+    assert torch.equal(made.mask[made.kind == 1], pasted.mask[made.kind == 1])
+
+
+def test_a_task_labels_images_without_a_defect_as_normal():
+    images = random_images((64, 1, 32, 32), torch.uint8)
+    task = PretextTask(CutPaste(), Defect(Perlin(scale=(0, 1), threshold=0.8), Noise(), Replace()))
+    batch = task.augment(images, seeded(7))
+    first, second, third = batch.labels.view(3, 64)
+    assert first.eq(0).all()
+    assert second.eq(1).all()
+    assert torch.equal(third == 2, batch.masks[128:].flatten(1).any(1))
+    assert set(third.tolist()) == {0, 2}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(0, 3, 16, 24), (1, 1, 24, 16), (2, 3, 9, 8)])
+def test_any_type_and_any_size(dtype, shape):
+    images = random_images(shape, torch.float32).to(dtype)
+    for mask in (Blob(), Scratch(), Clump(), Perlin(scale=(0, 2)), OnObject(Blob())):
+        made = Defect(mask, Other(), Feather(2), jitter=0.1).augment(images, seeded(8))
+        assert made.images.dtype == dtype
+        assert made.images.shape == shape
+        assert (made.mask.shape, made.soft.shape, made.kind.shape) == ((len(images), 1, *shape[2:]),) * 2 + (
+            (len(images),),
+        )
+    assert Mixture(CutPaste()).augment(images, seeded(9)).images.shape == shape
+
+
+def test_channels_last_stays_channels_last():
+    images = random_images((2, 3, 32, 32), torch.uint8).contiguous(memory_format=torch.channels_last)
+    made = Defect(Blob(), Other(), Replace()).augment(images, seeded(10))
+    assert made.images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_defect_can_be_copied_and_pickled():
+    defect, images = Defect(Blob(), Other(), Transparent()), random_images((2, 3, 32, 32), torch.uint8)
+    expected = defect(images, seeded(11))
+    for other in (copy.deepcopy(defect), pickle.loads(pickle.dumps(defect))):
+        assert torch.equal(other(images, seeded(11)), expected)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        (lambda: Defect(CutPaste(), Other(), Replace()), "Defect: a mask of transforms.masks required, got CutPaste"),
+        (lambda: Defect(Blob(), Blob(), Replace()), "Defect: a fill of transforms.fills required, got Blob"),
+        (lambda: Mixture(torch.nn.Identity()), "Mixture: transforms with augment"),
+    ],
+)
+def test_what_is_no_part_is_refused(wrong, error):
+    with pytest.raises(TypeError, match=error):
+        wrong()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        (lambda: Perlin(scale=(4, 2)), "Perlin: scale with"),
+        (lambda: Perlin(threshold=1), "Perlin: threshold between -1 and 1"),
+        (lambda: Perlin(rotation=(90, -90)), "Perlin: rotation with"),
+        (lambda: Blob(area=(0.2, 0.1)), "Blob: area with"),
+        (lambda: Blob(roughness=2), "Blob: roughness"),
+        (lambda: Blob(stretch=0.5), "Blob: stretch"),
+        (lambda: Scratch(length=(20, 10)), "Scratch: length with"),
+        (lambda: Scratch(width=(0, 1)), "Scratch: width with"),
+        (lambda: Scratch(curvature=-1), "Scratch: curvature"),
+        (lambda: Scratch(reference=0), "Scratch: reference"),
+        (lambda: Clump(count=(0, 2)), "Clump: count with"),
+        (lambda: Clump(spread=2), "Clump: spread"),
+        (lambda: OnObject(Blob(), least=2), "OnObject: least"),
+        (lambda: Shifted(shift=(0.5, 0.1)), "Shifted: shift with"),
+        (lambda: Other(resize=(0, 1)), "Other: resize with"),
+        (lambda: Color("red"), "Color: 'black', 'mean' or 'random'"),
+        (lambda: Textures(torch.zeros(0, 3, 4, 4, dtype=torch.uint8)), "Textures: at least one texture"),
+        (lambda: Feather(0), "Feather: above 0"),
+        (lambda: Transparent(beta=(0.9, 0.1)), "Transparent: beta with"),
+        (lambda: Transparent(normal=(0.5, -1)), "Transparent: a mean and"),
+        (lambda: Defect(Blob(), Other(), Replace(), p=2), "Defect: p from 0 to 1"),
+        (Mixture, "Mixture: at least one"),
+        (lambda: PretextTask(Defect(Blob(), Other(), Replace(), p=0.5)), "PretextTask: p=1"),
+    ],
+)
+def test_settings_out_of_bounds_are_refused(wrong, error):
+    with pytest.raises(ValueError, match=error):
+        wrong()
+
+
+def test_images_that_do_not_fit_are_refused():
+    images = random_images((2, 3, 16, 16), torch.uint8)
+    with pytest.raises(ValueError, match=r"Perlin: images of at least 64 pixels a side .* got 16×16"):
+        Defect(Perlin(), Other(), Replace()).augment(images)
+    with pytest.raises(ValueError, match="OnObject: a bool foreground of shape"):
+        Defect(OnObject(Blob(), lambda images: images[:1, :1] > 0), Other(), Replace()).augment(images)
+    with pytest.raises(ValueError, match="Textures: of 1 channels"):
+        Defect(Blob(), Textures(TEXTURES), Replace()).augment(images[:, :1])
+    with pytest.raises(ValueError, match="Defect: images of floating point 0–1 required"):
+        Defect(Blob(), Other(), Replace()).augment(images.float())
+
+
+def test_an_image_without_object_stays_normal():
+    images = torch.full((3, 3, 32, 32), 90, dtype=torch.uint8)
+    images[1, :, 8:24, 8:24] = 200
+    made = Defect(OnObject(Blob(area=(0.4, 0.5))), Noise(), Replace()).augment(images, seeded(12))
+    assert made.kind[0] == made.kind[2] == 0
+    assert torch.equal(made.images[0], images[0])
