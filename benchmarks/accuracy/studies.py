@@ -9,6 +9,7 @@ from fastcutpaste.scoring.config import DetectorConfig
 from fastcutpaste.transforms.baselines import Confetti, Cutout, QuarterTurn, Scar
 from fastcutpaste.transforms.foreground import OnForeground
 from fastcutpaste.transforms.patch import CutPaste, CutPasteScar, OneOf
+from fastcutpaste.transforms.recipes import RECIPES, recipe
 from fastcutpaste.transforms.tasks import PretextTask
 
 Reference = int | None  # image side that a scar's pixels refer to; None: pixels as they are
@@ -162,6 +163,20 @@ def _open_points(base: Study, jitter: float) -> list[Study]:
     return rows
 
 
+def _family() -> list[Study]:
+    """Give rows that differ in the defects they learn from alone: the 3-way task, each recipe, and two mixtures."""
+    mixtures = ("cutpaste+draem", "cutpaste+cutpaste_scar+draem+defectmaker")
+    three_way = _on_crops("3-way", PATCHNET, ("", DetectorConfig(patch=64)))
+    return [
+        three_way,
+        *(replace(three_way, name=name, task=_of_recipe(name)) for name in (*RECIPES, *mixtures)),
+    ]
+
+
+def _of_recipe(name: str) -> Task:
+    return lambda reference: PretextTask(recipe(name, reference))
+
+
 def _small(names: tuple[str, ...], reference: Reference) -> list[Study]:
     """Give rows of 32-pixel images: a PatchNet sees the whole of one in four positions."""
     network = NetworkConfig("patchnet", patch=32)
@@ -179,6 +194,7 @@ STUDIES: dict[str, list[Study]] = {
     "open points, patches": _open_points(
         _on_crops("PatchNet 64/8", PATCHNET, ("", DetectorConfig(patch=64, stride=8))), 0.3
     ),
+    "family": _family(),
     "synthetic": _small(("cutout", "cutout, random color", "3-way"), 64),
     "cifar10": _small(("rotation", "cutpaste", "cutout"), 64),
 }

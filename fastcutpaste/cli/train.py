@@ -47,8 +47,9 @@ from fastcutpaste.scoring.ensemble import Ensemble
 from fastcutpaste.training.checkpoint import Keeper, Stopped
 from fastcutpaste.training.launch import PRECISIONS
 from fastcutpaste.training.recipe import check_facts, facts_of, provenance_of, take_up, train_network
-from fastcutpaste.training.step import ADAMW_RATE, OPTIMIZERS, PRESETS, TrainConfig
+from fastcutpaste.training.step import ADAMW_RATE, OPTIMIZERS, PRESETS, THREE_WAY, TrainConfig
 from fastcutpaste.transforms.patch import SOURCES
+from fastcutpaste.transforms.recipes import RECIPES
 
 READ = ("auto", "resident", "stream", "dali")
 
@@ -68,6 +69,8 @@ READ = ("auto", "resident", "stream", "dali")
 @click.option("--optimizer", type=click.Choice(OPTIMIZERS), help="adamw learns faster where updates are few.  "
                                                                  "[default: sgd, as in the paper]")  # fmt: skip
 @click.option("--learning-rate", type=float, help="At the first update.  [default: 0.03; adamw: 0.001]")
+@click.option("--recipe", default=THREE_WAY, show_default=True,
+              help=f"Defects it learns from: {', '.join(RECIPES)}; or several, joined by +, mixed.")  # fmt: skip
 @click.option("--jitter", type=float, help="Largest change of color of what is pasted, instead of the preset's.")
 @click.option("--source", type=click.Choice(SOURCES), default="same", show_default=True,
               help="Where what is pasted is cut out: of the image itself, or of another; for images that differ in "
@@ -122,12 +125,12 @@ READ = ("auto", "resident", "stream", "dali")
 @click.option("--profile", is_flag=True, help="Write where the time of a step goes into OUT/profile.")
 def train(
     data: Path, out: Path, preset: str, size: str, crop: int, stride: int, steps: int | None, batch: int | None,
-    optimizer: Any, learning_rate: float | None, jitter: float | None, source: Any, backbone: str | None,
-    weights: str | None, stage: str | None, density: Any, border: bool, level: bool, areas: str, fpr: float,
-    held_out: float | None, hold_out: Any, group: str | None, calibration: Path | None, seeds: str, precision: Any,
-    compiled: bool | None, read: str, skip_unreadable: bool, bits: int | None, device: str, devices: int,
-    num_nodes: int, resume: bool, accept_changes: bool, save_minutes: float, save_steps: int | None, overwrite: bool,
-    profile: bool,
+    optimizer: Any, learning_rate: float | None, recipe: str, jitter: float | None, source: Any,
+    backbone: str | None, weights: str | None, stage: str | None, density: Any, border: bool, level: bool, areas: str,
+    fpr: float, held_out: float | None, hold_out: Any, group: str | None, calibration: Path | None, seeds: str,
+    precision: Any, compiled: bool | None, read: str, skip_unreadable: bool, bits: int | None, device: str,
+    devices: int, num_nodes: int, resume: bool, accept_changes: bool, save_minutes: float, save_steps: int | None,
+    overwrite: bool, profile: bool,
 ) -> None:  # fmt: skip
     """Train a detector on the normal images in DATA: an MVTec category (train/good), or a plain folder of images.
 
@@ -142,6 +145,7 @@ def train(
         raise ValueError("--resume: without --overwrite required, got both")
     if read == "dali" and not has_dali():
         raise ValueError("--read dali: NVIDIA DALI required, got none; pip install 'fastcutpaste[dali]'")
+    _check_recipe(recipe, jitter, source)
     total = base.steps if steps is None else steps
     rate = ADAMW_RATE if optimizer == "adamw" and base.optimizer == "sgd" else base.learning_rate
     config = replace(
@@ -152,6 +156,7 @@ def train(
         learning_rate=rate if learning_rate is None else learning_rate,
         jitter=base.jitter if jitter is None else jitter,
         source=source,
+        recipe=recipe,
         crop=crop or None,
         head_steps=base.head_steps * total // base.steps,
         precision=precision,
@@ -217,6 +222,11 @@ def train(
         finish({"run": str(out), "threshold": threshold, "detectors": results})
 
 
+def _check_recipe(recipe: str, jitter: float | None, source: str) -> None:
+    if recipe != THREE_WAY and (jitter is not None or source != "same"):
+        raise ValueError(f"--recipe {recipe}: without --jitter and --source, which are the 3-way task's, required")
+
+
 def _calibrate(out: Path, folders: list[Path], images: TrainingImages, device: torch.device, fpr: float) -> float:
     """Make one ensemble of the detectors, with a threshold from all images that any of them has not seen."""
     ensemble = Ensemble([Detector.load(folder / DETECTOR_FILE, device) for folder in folders])
@@ -232,7 +242,9 @@ def _calibrate(out: Path, folders: list[Path], images: TrainingImages, device: t
 
 def _say(chosen: Chosen, config: TrainConfig, bits: int | None, fabric: Fabric) -> None:
     where = str(fabric.device) if fabric.world_size == 1 else f"{fabric.world_size} × {fabric.device.type}"
-    people.print(f"{len(chosen.paths)} normal images, {config.steps} updates of 3 × {config.batch} images on {where}")
+    classes = 3 if config.recipe == THREE_WAY else 2
+    people.print(f"{len(chosen.paths)} normal images, {config.steps} updates of {classes} × {config.batch} images on "
+                 f"{where}")  # fmt: skip
     tell_choice(chosen, bits)
     fewest = min(len(split.learned) for split in chosen.splits)
     if config.batch > fewest:

@@ -21,9 +21,11 @@ from fastcutpaste.networks.backbone import Network, NetworkConfig
 from fastcutpaste.scoring.config import DetectorConfig
 from fastcutpaste.training.checkpoint import Facts, Keeper, differences, load_checkpoint
 from fastcutpaste.training.loop import Report, Training, proceed
-from fastcutpaste.training.step import TrainConfig
+from fastcutpaste.training.step import THREE_WAY, TrainConfig
 from fastcutpaste.training.watch import LOG_FILE, StepProfile, Watch
+from fastcutpaste.transforms.fills import Other
 from fastcutpaste.transforms.patch import BaseAugmentation, CutPaste, CutPasteScar
+from fastcutpaste.transforms.recipes import recipe
 from fastcutpaste.transforms.tasks import PretextTask
 
 Batches = Callable[[int, tuple[int, int]], Iterator[Tensor]]  # from a step on, for the i-th of n processes
@@ -42,7 +44,7 @@ def train_network(
     state: dict[str, Tensor] | None = None,
     profile: bool = False,
 ) -> Report:
-    """Train with the 3-way task, showing progress and keeping a log; give the last report.
+    """Train with the 3-way task, or that of a recipe, showing progress and keeping a log; give the last report.
 
     Scars keep their size in pixels on crops, which are windows of the image, not small images.
 
@@ -60,12 +62,12 @@ def train_network(
         Stopped: by a signal; the state is saved.
         ValueError, FloatingPointError, MemoryError: as `train` does; images of others asked for, and one a process.
     """
-    if config.source == "other" and config.batch < 2 * (processes := fabric.world_size if fabric else 1):
-        raise ValueError(f"source='other': a batch of at least {2 * processes} images, 2 a process, required, got "
-                         f"{config.batch}")  # fmt: skip
     on_crops = config.crop is not None
-    scar = CutPasteScar(reference=None if on_crops else 256, jitter=config.jitter, source=config.source)
-    task = PretextTask(CutPaste(jitter=config.jitter, source=config.source), scar)
+    task = task_of(config)
+    others = config.source == "other" or any(isinstance(module, Other) for module in task.modules())
+    if others and config.batch < 2 * (processes := fabric.world_size if fabric else 1):
+        raise ValueError(f"patches of other images: a batch of at least {2 * processes} images, 2 a process, required, "
+                         f"got {config.batch}")  # fmt: skip
     base = BaseAugmentation(shift=0.0 if on_crops else 0.05)  # a random crop is a random shift
     training = Training(network, task, config, base, fabric)
     if state is not None:
@@ -97,6 +99,15 @@ def train_network(
     with open(folder / LOG_FILE, newline="", encoding="utf-8") as file:
         step, *values = list(csv.reader(file))[-1][: len(Report._fields)]
     return Report(int(step), *(float(value) for value in values))
+
+
+def task_of(config: TrainConfig) -> PretextTask:
+    """Make the task that the settings name."""
+    reference = None if config.crop is not None else 256
+    if config.recipe != THREE_WAY:
+        return PretextTask(recipe(config.recipe, reference))
+    scar = CutPasteScar(reference=reference, jitter=config.jitter, source=config.source)
+    return PretextTask(CutPaste(jitter=config.jitter, source=config.source), scar)
 
 
 def take_up(path: Path, facts: Facts, accept_changes: bool = False) -> dict[str, Tensor] | None:

@@ -12,10 +12,12 @@ from torch.nn import functional as F
 from fastcutpaste.op.paste import random_crops
 from fastcutpaste.training.launch import PRECISIONS, Precision
 from fastcutpaste.transforms.patch import SOURCES, Source
+from fastcutpaste.transforms.recipes import recipe
 from fastcutpaste.transforms.tasks import PretextTask
 
 OPTIMIZERS = ("sgd", "adamw")
 ADAMW_RATE = 1e-3  # a learning rate that suits it
+THREE_WAY = "3-way"
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class TrainConfig:
             batch (of several processes: in the part of one), for images that differ among each other, in exposure or
             surface, where a patch of the same image can hardly be seen. Needs two images a process at least. Like the
             jitter, it is for `train_network`, which makes the task; `train` is given one.
+        recipe: "3-way", the paper's task, to which jitter and source belong; or the name of one of
+            `transforms.recipes`, or several joined by +, as `recipe` takes them: normal against defective.
         optimizer: "sgd", as in the paper, or "adamw", which learned faster in trials of a few hundred steps.
         learning_rate: at the first step; one cosine takes it to 0 at the last.
         momentum: of SGD.
@@ -53,6 +57,7 @@ class TrainConfig:
     crop: int | None = None
     jitter: float = 0.1
     source: Source = "same"
+    recipe: str = THREE_WAY
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 0.03
     momentum: float = 0.9
@@ -78,6 +83,8 @@ class TrainConfig:
             raise ValueError(f"precision: one of {', '.join(PRECISIONS)} required, got {self.precision!r}")
         if self.source not in SOURCES:
             raise ValueError(f"source: one of {', '.join(SOURCES)} required, got {self.source!r}")
+        if self.recipe != THREE_WAY:
+            recipe(self.recipe)
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer: one of {', '.join(OPTIMIZERS)} required, got {self.optimizer!r}")
         if self.seed < 0:

@@ -1,6 +1,7 @@
 """Defects: any mask, filled with anything, blended in any way, for a whole batch at once."""
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from fastcutpaste.op.checks import check_values
 from fastcutpaste.op.color import JitterStrength, place_jitter
 from fastcutpaste.transforms.blends import Blend
 from fastcutpaste.transforms.fills import Fill
-from fastcutpaste.transforms.masks import Mask
+from fastcutpaste.transforms.masks import Mask, masked
 from fastcutpaste.transforms.ruled import drawn
 
 
@@ -37,8 +38,11 @@ class Maker(nn.Module):
     numbers: int
     _compiled: Callable[..., Made] | None = None
 
-    def make(self, images: Tensor, draws: Tensor, soft: bool = True) -> Made:
-        """Do what `augment` does with checked images and draws; without `soft` the soft labels are empty."""
+    def make(self, images: Tensor, draws: Tensor, soft: bool = True, only: Tensor | None = None) -> Made:
+        """Do what `augment` does with checked images and draws, in some images (B,) bool alone if they are given.
+
+        Without `soft` the soft labels are not made: an empty tensor comes in their place.
+        """
         raise TypeError(f"{type(self).__name__}: a subclass that defines make() required")
 
     def augment(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Made:
@@ -69,7 +73,10 @@ class Maker(nn.Module):
             return self.make(images, draws, soft)
         self.to(images.device)  # textures, where they are not there yet
         if self._compiled is None:
-            self._compiled = torch.compile(self.make, fullgraph=True)
+            # Each compiles on its own: of one function torch keeps eight versions, and recipes are more.
+            alone = "isolate_recompiles" in signature(torch.compile).parameters
+            options: Any = {"isolate_recompiles": True} if alone else {}
+            self._compiled = torch.compile(self.make, **options)
         return self._compiled(images, draws, soft)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -101,18 +108,18 @@ class Defect(Maker):
         self.counts = [6, mask.numbers, fill.numbers, blend.numbers]
         self.numbers = sum(self.counts)
 
-    def make(self, images: Tensor, draws: Tensor, soft: bool = True) -> Made:
+    def make(self, images: Tensor, draws: Tensor, soft: bool = True, only: Tensor | None = None) -> Made:
         own, for_mask, for_fill, for_blend = torch.split(draws, self.counts, dim=1)
-        mask = self.mask(images, for_mask)
         if self.p < 1:
-            mask = mask & (own[:, 0] < self.p).view(-1, 1, 1, 1)
+            only = own[:, 0] < self.p if only is None else only & (own[:, 0] < self.p)
+        mask = masked(self.mask, images, for_mask, only)
         jitter = place_jitter(own[:, 1:].T, self.jitter)
         share = self.blend.share(mask, for_blend)
         if touches_little(images) and share is not None:
             result = blend_masked(images, lambda *pixels: self.fill.at(images, for_fill, *pixels), mask, share, jitter)
         else:
             fill = self.fill(images, for_fill)
-            fill = fill if jitter is None else jittered(fill, mask, jitter, images.dtype)
+            fill = fill.to(images.dtype) if jitter is None else jittered(fill, mask, jitter, images.dtype)
             result = self.blend(images, fill, mask, for_blend)
         return _told(images, result, mask, torch.ones_like(own[:, 0], dtype=torch.int64), soft)
 
@@ -137,17 +144,19 @@ class Mixture(Maker):
         self.transforms = nn.ModuleList(transforms)
         self.numbers = 1 + max(int(transform.numbers) for transform in transforms)  # type: ignore[arg-type]
 
-    def make(self, images: Tensor, draws: Tensor, soft: bool = True) -> Made:
+    def make(self, images: Tensor, draws: Tensor, soft: bool = True, only: Tensor | None = None) -> Made:
         kind = 1 + (draws[:, 0] * len(self.transforms)).long()
         result, mask = images, torch.zeros_like(images[:, :1], dtype=torch.bool)
         for i, transform in enumerate(self.transforms, start=1):
             part = draws[:, 1 : 1 + int(transform.numbers)]  # type: ignore[arg-type]
+            chosen = kind == i if only is None else (kind == i) & only
             whole = isinstance(transform, Maker)
-            made = transform.make(images, part, soft=False) if whole else transform.augment(images, draws=part)  # type: ignore[operator]
-            chosen = (kind == i).view(-1, 1, 1, 1)
-            single = len(self.transforms) == 1
-            result = made.images if single else torch.where(chosen, made.images, result)
-            mask = made.mask if single else torch.where(chosen, made.mask, mask)
+            made = transform.make(images, part, False, chosen) if whole else transform.augment(images, draws=part)  # type: ignore[operator]
+            if len(self.transforms) == 1 and only is None:
+                result, mask = made.images, made.mask
+            else:
+                chosen = chosen.view(-1, 1, 1, 1)
+                result, mask = torch.where(chosen, made.images, result), torch.where(chosen, made.mask, mask)
         return _told(images, result, mask, kind, soft)
 
 

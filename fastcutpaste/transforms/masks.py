@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from fastcutpaste.op.blends import touches_little
 from fastcutpaste.op.checks import Range, check_range
 from fastcutpaste.op.paste import paste
 from fastcutpaste.op.shapes import blob, perlin, scratch
@@ -21,6 +22,16 @@ class Mask(nn.Module):
     """
 
     numbers: int
+
+
+def masked(mask: Mask, images: Tensor, draws: Tensor, only: Tensor | None) -> Tensor:
+    """Give a mask (B, 1, H, W), empty but for the images (B,) bool that are asked for; a CPU draws those alone."""
+    if only is None or not touches_little(images):
+        drawn: Tensor = mask(images, draws)
+        return drawn if only is None else drawn & only.view(-1, 1, 1, 1)
+    result, rows = torch.zeros_like(images[:, :1], dtype=torch.bool), only.nonzero().squeeze(1)
+    result[rows] = mask(images[rows], draws[rows])
+    return result
 
 
 class Rectangle(Mask):
@@ -171,11 +182,10 @@ class Clump(Mask):
 class _Two(Mask):
     def __init__(self, first: Mask, second: Mask) -> None:
         super().__init__()
-        self.first, self.second = first, second
-        self.numbers = 1 + first.numbers + second.numbers
+        self.first, self.second, self.numbers = first, second, first.numbers + second.numbers
 
     def both(self, images: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-        _, first, second = torch.split(draws, [1, self.first.numbers, self.second.numbers], dim=1)
+        first, second = torch.split(draws, [self.first.numbers, self.second.numbers], dim=1)
         return self.first(images, first), self.second(images, second)
 
 
@@ -195,12 +205,22 @@ class Intersection(_Two):
         return first & second
 
 
-class Either(_Two):
-    """Take one of two masks, with equal chance."""
+class Either(Mask):
+    """Take one of several masks, drawn anew for each image with equal chance."""
+
+    def __init__(self, *masks: Mask) -> None:
+        super().__init__()
+        if not masks:
+            raise ValueError("Either: at least one mask required, got 0")
+        self.masks = nn.ModuleList(masks)
+        self.numbers = 1 + max(mask.numbers for mask in masks)
 
     def forward(self, images: Tensor, draws: Tensor) -> Tensor:
-        first, second = self.both(images, draws)
-        return torch.where((draws[:, 0] < 0.5).view(-1, 1, 1, 1), first, second)
+        choice = (draws[:, 0] * len(self.masks)).long()
+        result = torch.zeros_like(images[:, :1], dtype=torch.bool)
+        for i, mask in enumerate(self.masks):
+            result = result | masked(mask, images, draws[:, 1 : 1 + mask.numbers], choice == i)  # type: ignore[operator, arg-type]
+        return result
 
 
 class OnObject(Mask):

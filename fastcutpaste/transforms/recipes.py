@@ -5,11 +5,13 @@ from collections.abc import Callable
 from torch import Tensor
 
 from fastcutpaste.transforms.baselines import Confetti, Cutout
-from fastcutpaste.transforms.blends import Transparent
+from fastcutpaste.transforms.blends import Feather, Transparent
 from fastcutpaste.transforms.defect import Defect, Maker, Mixture
-from fastcutpaste.transforms.fills import Other, Pattern, Textures
-from fastcutpaste.transforms.masks import Perlin, Rectangle
+from fastcutpaste.transforms.fills import Fill, Noise, Other, Pattern, Shifted, Textures
+from fastcutpaste.transforms.masks import Blob, Clump, Either, Mask, OnObject, Perlin, Rectangle, Scratch
 from fastcutpaste.transforms.patch import CutPaste, CutPasteScar
+
+_STRONG = (0.4, 0.4, 0.4, 0.2)  # for three of imgaug's ten changes of color, drawn anew, which the public codes apply
 
 
 def cutpaste() -> Maker:
@@ -17,9 +19,13 @@ def cutpaste() -> Maker:
     return Mixture(CutPaste())
 
 
-def cutpaste_scar() -> Maker:
-    """Paste a thin turned strip of the image elsewhere. Source: as `cutpaste`."""
-    return Mixture(CutPasteScar())
+def cutpaste_scar(reference: int | None = 256) -> Maker:
+    """Paste a thin turned strip of the image elsewhere. Source: as `cutpaste`.
+
+    Args:
+        reference: image side that its pixels refer to; None: pixels as they are.
+    """
+    return Mixture(CutPasteScar(reference=reference))
 
 
 def cutout() -> Maker:
@@ -42,17 +48,73 @@ def draem(textures: Tensor | None = None) -> Maker:
     """Show a texture through Perlin noise. Source: Zavrtanik et al., "DRAEM", 2021.
 
     Args:
-        textures: (N, 3, h, w) uint8; None: patterns made here.
+        textures: (N, 3, h, w) uint8, as `load_textures` gives them; None: patterns made here.
     """
-    fill = Pattern() if textures is None else Textures(textures)
-    return Defect(Perlin(), fill, Transparent(beta=(0.0, 0.8)), jitter=0.2)
+    return Defect(Perlin(), _textured(textures), Transparent(beta=(0.0, 0.8)), jitter=_STRONG)
 
 
-RECIPES: dict[str, Callable[[], Maker]] = {
-    "cutpaste": cutpaste,
+def memseg(textures: Tensor | None = None) -> Maker:
+    """Show a texture, or the image itself elsewhere, through Perlin noise on the object. Source: Yang et al., 2023.
+
+    Args:
+        textures: as for `draem`.
+    """
+    blend = Transparent(beta=(0.0, 0.85))
+    structure = Shifted(flip=True, turn=True)
+    return Mixture(
+        Defect(OnObject(Perlin()), _textured(textures), blend),
+        Defect(OnObject(Perlin()), structure, blend, jitter=_STRONG),
+    )
+
+
+def defectmaker(reference: int | None = 256) -> Maker:
+    """Put blobs, scratches and clumps of the image itself or of noise on the object.
+
+    Args:
+        reference: as for `cutpaste_scar`, of the scratches.
+
+    Source: Lyu et al., "REB: Reducing Biases in Representation for Industrial Anomaly Detection", 2023.
+    """
+
+    def shapes() -> Mask:
+        scratch = Scratch(length=(20, 100), width=(2, 16), reference=reference)
+        return OnObject(Either(Blob(area=(0.02, 0.15)), scratch, Clump()))
+
+    return Mixture(
+        Defect(shapes(), Shifted(), Feather(1.5), jitter=0.1),
+        Defect(shapes(), Noise(), Transparent(beta=(0.0, 0.5)), jitter=0.1),
+    )
+
+
+def _textured(textures: Tensor | None) -> Fill:
+    return Pattern() if textures is None else Textures(textures)
+
+
+RECIPES: dict[str, Callable[[int | None], Maker]] = {
+    "cutpaste": lambda _: cutpaste(),
     "cutpaste_scar": cutpaste_scar,
-    "draem": draem,
-    "fpi": fpi,
-    "confetti": confetti,
-    "cutout": cutout,
+    "cutout": lambda _: cutout(),
+    "confetti": lambda _: confetti(),
+    "fpi": lambda _: fpi(),
+    "draem": lambda _: draem(),
+    "memseg": lambda _: memseg(),
+    "defectmaker": defectmaker,
 }
+
+
+def recipe(names: str, reference: int | None = 256) -> Maker:
+    """Give a recipe by its name, or a mixture of several, such as "draem" or "cutpaste+draem".
+
+    Args:
+        names: joined by +, each with equal chance.
+        reference: as for `cutpaste_scar`; None for crops, which are windows of the image, not small images.
+
+    Raises:
+        ValueError: a name that is none.
+    """
+    parts = [name.strip() for name in names.split("+")]
+    for name in parts:
+        if name not in RECIPES:
+            raise ValueError(f"recipe: some of {', '.join(RECIPES)}, joined by +, required, got {name!r}")
+    makers = [RECIPES[name](reference) for name in parts]
+    return makers[0] if len(makers) == 1 else Mixture(*makers)

@@ -10,7 +10,7 @@ from fastcutpaste.op.color import JitterStrength, normalize
 from fastcutpaste.op.paste import paste, paste_images, paste_normalized
 from fastcutpaste.op.placement import Patches, joined
 from fastcutpaste.op.rules import Rule, Rules, rules_of
-from fastcutpaste.transforms.defect import Made
+from fastcutpaste.transforms.defect import Made, Maker
 from fastcutpaste.transforms.patch import CutPaste, CutPasteScar, PatchTransform
 from fastcutpaste.transforms.ruled import Ruled, drawn
 
@@ -47,7 +47,8 @@ class PretextTask(Ruled):
             if not isinstance(transform, nn.Module) or not hasattr(transform, "augment"):
                 came = type(transform).__name__
                 raise TypeError(f"PretextTask: transforms with augment(), such as CutPaste, required, got {came}")
-            for module in transform.modules():
+            # A defect says itself which images it left out, so that what its parts do is no matter.
+            for module in [transform] if isinstance(transform, Maker) else transform.modules():
                 if getattr(module, "p", 1) != 1:
                     came = f"{type(module).__name__}(p={module.p})"
                     raise ValueError(f"PretextTask: p=1 required, since every image is labelled as changed, got {came}")

@@ -35,7 +35,7 @@ def test_what_is_pasted_comes_from_where_source_says(category, tmp_path, monkeyp
     assert Detector.load(result["detector"]).provenance["training"]["source"] == "other"
     run("train", category, "--out", tmp_path / "run", *SMALL, "--overwrite")
     line = failing("train", category, "--out", tmp_path / "alone", *SMALL, "--source", "other", "--batch", "1")
-    assert line == "error: source='other': a batch of at least 2 images, 2 a process, required, got 1"
+    assert line == "error: patches of other images: a batch of at least 2 images, 2 a process, required, got 1"
     assert [[one.source for one in task.transforms] for task in tasks] == [["other"] * 2, ["same"] * 2]
 
 
