@@ -1,6 +1,6 @@
 """Plots and tables, drawn from the rows of the CSVs alone.
 
-python -m benchmarks.plots        docs/augment.svg, and what is between the marks of README.md and benchmarks/README.md
+python -m benchmarks.plots        docs/augment.svg and gpu.svg, and what is between the marks of the README and docs
 """
 
 import json
@@ -42,8 +42,9 @@ def main() -> None:
         draw_gpu(gpu, ROOT / "docs" / "gpu.svg")
     tables: tuple[tuple[str, str, list[Row], Callable[[list[Row]], str]], ...] = (
         ("README.md", "gpu", gpu, gpu_table),
-        ("README.md", "augment", augment, augment_table),
-        ("README.md", "score", read(RESULTS / "score.csv"), score_table),
+        ("docs/speed.md", "gpu", gpu, gpu_table),
+        ("docs/speed.md", "augment", augment, augment_table),
+        ("docs/deployment.md", "score", read(RESULTS / "score.csv"), score_table),
         ("benchmarks/README.md", "train", read(RESULTS / "train.csv"), train_table),
     )
     if not any(rows for _, _, rows, _ in tables):
