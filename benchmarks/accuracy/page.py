@@ -1,4 +1,4 @@
-"""docs/accuracy.md: the tables of the accuracy study, drawn from the rows alone."""
+"""docs/accuracy.md: the tables of the accuracy study, drawn from the rows alone; the first is README.md's, too."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from fastcutpaste.scoring.ensemble import spread
 
 _COLUMNS = ("data", "row", "budget", "seeds", "image AUROC", "pixel AUROC", "PRO", "the paper", "training, s",
             "score, ms", "device")  # fmt: skip
-PAGE = ROOT / "docs" / "accuracy.md"
+PAGE, README = ROOT / "docs" / "accuracy.md", ROOT / "README.md"
 
 
 def write_page(outcomes: Sequence[Outcome]) -> None:
@@ -21,23 +21,23 @@ def write_page(outcomes: Sequence[Outcome]) -> None:
     tables += [
         _table(study, rows, ", on planted defects, to choose settings by") for study, rows in planted.items() if rows
     ]
-    replace_between(PAGE, "compared", compared_table(outcomes))
+    for path, mark in ((PAGE, "compared"), (README, "accuracy")):
+        replace_between(path, mark, compared_table(outcomes))
     replace_between(PAGE, "rows", "\n".join(tables))
 
 
 def compared_table(outcomes: Sequence[Outcome]) -> str:
     """Set our rows beside published ones: of each row the device with most seeds, of these the latest."""
-    columns = ("set", "figure", "ours, from scratch", "published", "split", "how", "budget", "seeds", "device")
+    columns = ("set", "what", "figure", "ours, from scratch", "published", "split", "budget", "seeds", "device")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for line in COMPARED:
         group = _best_of(line, outcomes)
         if group:
-            _, row, data, category, budget = line.key
-            name = category if data == category else f"{data.partition(',')[0]}, {category}"
+            category, budget = line.key[3:]
             figure = line.figure.replace("_auroc", " AUROC")
             ours = _figure(getattr(one, line.figure) for one in group)
             seeds = group[0].command.removeprefix("of seeds ") if group[0].seed == ENSEMBLE else str(len(group))
-            cells = [name, figure, ours, line.published, line.split, row, budget, seeds, group[0].device]
+            cells = [category, line.what, figure, ours, line.published, line.split, budget, seeds, group[0].device]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

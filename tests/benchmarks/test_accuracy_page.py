@@ -15,6 +15,8 @@ def test_the_page_has_means_and_standard_errors_beside_the_papers_figures(monkey
     path = tmp_path / "accuracy.md"
     path.write_text("before\n<!-- compared -->\n<!-- /compared -->\n<!-- rows -->\nold\n<!-- /rows -->\nafter\n")
     monkeypatch.setattr(page, "PAGE", path)
+    monkeypatch.setattr(page, "README", tmp_path / "README.md")
+    page.README.write_text("<!-- accuracy -->\n<!-- /accuracy -->\n")
     one = record.Outcome(
         "detection", "3-way", "mvtec", "screw", 0, "9 steps", 9, "random", 0.8, float("nan"), float("nan"), 60.0, 1.0,
         100, "cpu", 1, "2", "c", "d", "command",
@@ -43,8 +45,8 @@ def test_rows_stand_beside_published_ones_each_of_the_device_with_most_seeds():
     both = [replace(one, seed=seed, image_auroc=0.97 + 0.02 * seed, device="another") for seed in (0, 1)]
     text = page.compared_table([one, *both, replace(one, budget="9 steps", image_auroc=0.5)])
     assert text.splitlines()[2:] == [
-        "| mvtec_ad_256, bottle | image AUROC | 98.0 ± 1.0 | 98.3, CutPaste | official | 3-way | 8192 steps | 2 "
-        "| another |"
+        "| bottle | ResNet-18, 3-way on whole images | image AUROC | 98.0 ± 1.0 | 98.3, CutPaste | official "
+        "| 8192 steps | 2 | another |"
     ]
     assert len(studies.COMPARED) <= 12
     for line in studies.COMPARED:
