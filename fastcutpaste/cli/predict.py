@@ -18,6 +18,8 @@ from fastcutpaste.cli.options import (
     processes,
     say_unread,
 )
+from fastcutpaste.cli.watching import check_folders
+from fastcutpaste.cli.watching import watch as watch_folders
 from fastcutpaste.console import people
 from fastcutpaste.files import check_writable, safe_name
 from fastcutpaste.images.decode import read_image
@@ -32,7 +34,7 @@ from fastcutpaste.scoring.calibration import Calibration, Decision
 from fastcutpaste.scoring.graph import GRAPH_SUFFIX, Graph
 from fastcutpaste.scoring.metrics import Values
 from fastcutpaste.scoring.regions import find_regions
-from fastcutpaste.training.shares import Alone, gathered, share_of
+from fastcutpaste.training.shares import Alone, gathered, one_of_several, share_of
 
 if TYPE_CHECKING:  # a graph is scored without torch
     from lightning_fabric import Fabric
@@ -60,6 +62,9 @@ Told = dict[str, Any]  # what JSON says of an image: its decision and regions, o
     is_flag=True,
     help="Go on with the results in OUT; those images are not scored again, and have no heat map in a report.",
 )
+@click.option("--watch", is_flag=True, help="Score what comes into the folders IMAGES, and what is there, into OUT.")
+@click.option("--settle", type=click.FloatRange(0, min_open=True), default=2.0, show_default=True,
+              help="Seconds for which a file has to be unchanged to be scored by --watch.")  # fmt: skip
 @STRICT_OPTION
 @DEVICE_OPTION
 @DEVICES_OPTION
@@ -70,6 +75,8 @@ def predict(
     report: Path | None,
     out: Path | None,
     resume: bool,
+    watch: bool,
+    settle: float,
     strict: bool,
     device: str,
     devices: int,
@@ -80,13 +87,18 @@ def predict(
     on the CPU without torch.
     A file that cannot be read is named and passed over; the exit status is then 3. With --out the JSON at the end
     counts the results instead of holding them.
+
+    With --watch it does not end: an image is scored when it is there completely, one line of JSON each in OUT, with
+    which it goes on when started again, and a signal ends it with status 0.
     """
-    _check_targets(report, out, resume, heatmaps)
+    if watch:
+        _check_watch(images, heatmaps, report, strict, devices)
+    _check_targets(report, out, resume or watch, heatmaps)
     detector, fabric = _load(run, device, devices)
-    if heatmaps is not None and not _draws_maps(detector):
-        raise ValueError("predict --heatmaps: a detector trained on patches required, got one of whole images")
-    if heatmaps is not None and find_spec("matplotlib") is None:
-        raise ValueError("predict --heatmaps: matplotlib required, got none; --report draws heat maps without it")
+    _check_drawn(detector, heatmaps)
+    if watch and out is not None:
+        _watch(detector, images, heatmaps, out, settle)
+        return
     paths = [path for argument in images for path in find_test_images(argument, divided=False).paths]
     told = _kept(out, paths, detector.calibration) if out is not None and resume else {}
     gathered([], fabric)  # nothing is added before all have read it
@@ -124,11 +136,37 @@ def _check_targets(report: Path | None, out: Path | None, resume: bool, heatmaps
     if report is not None and report.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"predict --report: an HTML file's name required, such as report.html, got {report}")
     if resume and out is None:
-        raise ValueError("--resume: with --out required, the file to go on with, got none")
+        raise ValueError("--resume, --watch: with --out required, the file to go on with, got none")
     if out is not None and (out.is_dir() or (not resume and out.exists() and out.stat().st_size)):
         raise ValueError(f"--out: a new file required, got {out}, which is there; --resume goes on with its results")
     for target in filter(None, (out, report, heatmaps and heatmaps / "0000.png")):
         check_writable(target)
+
+
+def _check_watch(
+    folders: Sequence[Path], heatmaps: Path | None, report: Path | None, strict: bool, devices: int
+) -> None:
+    if report is not None or strict or devices != 1 or one_of_several():
+        raise ValueError("--watch: one process, without --report and --strict, required, since there is no end to it")
+    check_folders(folders, heatmaps)
+
+
+def _watch(detector: Scorer, folders: Sequence[Path], heatmaps: Path | None, out: Path, settle: float) -> None:
+    """Score what comes, until a signal ends it."""
+    lines = read_lines(out)
+    _check_of_detector(out, lines, detector.calibration)
+
+    def score(numbered: Sequence[tuple[int, Path]]) -> Iterator[list[tuple[int, Told]]]:
+        for some in _look_at(detector, numbered, heatmaps, False, False, Alone()):
+            yield [(number, told) for number, told, _ in some]
+
+    count, unread = len(lines), []
+    for told in watch_folders(folders, settle, out, lines, score):
+        _say(told)
+        count += 1
+        if "error" in told:
+            unread.append(Unread(Path(told["image"]), told["error"]))
+    finish({**detector.calibration.summary, "unread": named(unread), "out": str(out), "images": count})
 
 
 def _load(run: Path, device: str, devices: int) -> tuple[Scorer, "Fabric | Alone"]:
@@ -141,8 +179,14 @@ def _load(run: Path, device: str, devices: int) -> tuple[Scorer, "Fabric | Alone
     return Graph(run), Alone()
 
 
-def _draws_maps(scorer: Scorer) -> bool:
-    return scorer.has_maps if isinstance(scorer, Graph) else scorer.config.patch is not None
+def _check_drawn(scorer: Scorer, heatmaps: Path | None) -> None:
+    if heatmaps is None:
+        return
+    has_maps = scorer.has_maps if isinstance(scorer, Graph) else scorer.config.patch is not None
+    if not has_maps:
+        raise ValueError("predict --heatmaps: a detector trained on patches required, got one of whole images")
+    if find_spec("matplotlib") is None:
+        raise ValueError("predict --heatmaps: matplotlib required, got none; --report draws heat maps without it")
 
 
 def _in_turn(scorer: Scorer, paths: Sequence[Path], strict: bool) -> Iterator[Sequence["Scored | Graphed | Unread"]]:
@@ -178,14 +222,18 @@ def _look_at(
 def _kept(out: Path, paths: Sequence[Path], calibration: Calibration) -> dict[int, Told]:
     """Read the results to go on with, by the image's number; they have to be this detector's."""
     lines = read_lines(out)
+    _check_of_detector(out, lines, calibration)
+    known = {line["image"]: line for line in lines}
+    return {number: known[str(path)] for number, path in enumerate(paths) if str(path) in known}
+
+
+def _check_of_detector(out: Path, lines: Sequence[Told], calibration: Calibration) -> None:
     for line in lines:
         if "error" not in line and calibration.decide([line["score"]])[0]._asdict() != {
             name: line.get(name) for name in Decision._fields
         }:
             raise ValueError(f"--resume: results of this detector, as it is calibrated now, required, got another's in "
                              f"{out} (first: {line['image']})")  # fmt: skip
-    known = {line["image"]: line for line in lines}
-    return {number: known[str(path)] for number, path in enumerate(paths) if str(path) in known}
 
 
 def _look(

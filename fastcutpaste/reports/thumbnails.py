@@ -114,9 +114,7 @@ def _traced(mask: NDArray[Any], side: int, enough: int | None) -> str:
 def _highest(values: NDArray[Any], side: int) -> NDArray[Any]:
     """Make a map (H, W) smaller, to so many pixels along the longer side, each the highest of those it stands for."""
     for axis, length in enumerate(_fitted(values.shape, side)):
-        at, had = np.arange(length), values.shape[axis]
-        parts = np.stack([at * had // length, -(-(at + 1) * had // length)], 1).ravel()  # the first of each, and behind
-        values = np.maximum.reduceat(values, parts[:-1], axis).take(2 * at, axis)
+        values = np.maximum.reduceat(values, np.arange(length) * values.shape[axis] // length, axis)
     return values
 
 

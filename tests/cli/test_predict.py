@@ -117,7 +117,7 @@ def test_a_killed_night_gives_the_same_lines_none_twice(trained, night, tmp_path
 
 def test_results_of_others_are_left_alone(trained, night, tmp_path):
     out, image = tmp_path / "r.jsonl", night / "0.png"
-    assert "--resume: with --out required" in failing("predict", trained, image, "--resume")
+    assert "--resume, --watch: with --out required" in failing("predict", trained, image, "--resume")
     assert "a new file required" in failing("predict", trained, image, "--out", tmp_path)
     out.write_text("thesis\n")
     assert "a new file required" in failing("predict", trained, image, "--out", out)
