@@ -53,19 +53,20 @@ def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def check_writable(path: Path) -> None:
-    """See that a file can be written, before the work is done whose result it is to hold.
+def check_writable(*paths: Path) -> None:
+    """See that files can be written, before the work is done whose results they are to hold.
 
     Raises:
-        OSError: no room, no leave to write; names `path`.
+        OSError: no room, no leave to write; names the file.
     """
-    temporary = path.with_name(f".{path.stem[:_STEM]}.{os.getpid()}.part")
-    with naming(path, temporary):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(b"?")
-        finally:
-            temporary.unlink(missing_ok=True)
+    for path in paths:
+        temporary = path.with_name(f".{path.stem[:_STEM]}.{os.getpid()}.part")
+        with naming(path, temporary):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                temporary.write_bytes(b"?")
+            finally:
+                temporary.unlink(missing_ok=True)
 
 
 def safe_name(text: str) -> str:

@@ -93,9 +93,10 @@ def predict(
     """
     if watch:
         _check_watch(images, heatmaps, report, strict, devices)
-    _check_targets(report, out, resume or watch, heatmaps)
+    _check_names(report, out, resume or watch)
     detector, fabric = _load(run, device, devices)
     _check_drawn(detector, heatmaps)
+    check_writable(*filter(None, (out, report, heatmaps and heatmaps / "0000.png")))
     if watch and out is not None:
         _watch(detector, images, heatmaps, out, settle)
         return
@@ -132,15 +133,13 @@ def predict(
     finish(outcome, say_unread(unread, len(paths)))
 
 
-def _check_targets(report: Path | None, out: Path | None, resume: bool, heatmaps: Path | None) -> None:
+def _check_names(report: Path | None, out: Path | None, resume: bool) -> None:
     if report is not None and report.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"predict --report: an HTML file's name required, such as report.html, got {report}")
     if resume and out is None:
         raise ValueError("--resume, --watch: with --out required, the file to go on with, got none")
     if out is not None and (out.is_dir() or (not resume and out.exists() and out.stat().st_size)):
         raise ValueError(f"--out: a new file required, got {out}, which is there; --resume goes on with its results")
-    for target in filter(None, (out, report, heatmaps and heatmaps / "0000.png")):
-        check_writable(target)
 
 
 def _check_watch(

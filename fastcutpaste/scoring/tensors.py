@@ -1,6 +1,5 @@
 """Tensors in a file, in which nothing can run code."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -26,9 +25,9 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor], about: dict[str, 
         try:
             folder.mkdir(exist_ok=True)
             save_file(contiguous, made, about)
-            temporary.touch()
-            shutil.copymode(temporary, made)
-            os.replace(made, temporary)
+            (folder / "as ours").touch()
+            shutil.copymode(folder / "as ours", made)
+            made.rename(temporary)
         except SafetensorError as error:  # how safetensors puts an OSError
             raise OSError(f"{path}: {error}") from error
         finally:
