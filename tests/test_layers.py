@@ -29,7 +29,7 @@ ROOMS = {"op", "transforms", "images", "networks", "scoring", "adapters", "train
 # What `import fastcutpaste` loads needs nothing beside torch; the others are for whoever scores without a trainer.
 TORCH_ALONE = {"__init__", "files"}
 TORCH_ALONE |= {f"op/{name}" for name in ("__init__", "checks", "color", "paste", "placement", "rules", "slices")}
-TORCH_ALONE |= {f"op/{name}" for name in ("blends", "shapes", "textures")}
+TORCH_ALONE |= {f"op/{name}" for name in ("blends", "poisson", "shapes", "textures")}
 TORCH_ALONE |= {f"transforms/{name}" for name in ("__init__", "baselines", "foreground", "patch", "ruled", "tasks")}
 TORCH_ALONE |= {f"transforms/{name}" for name in ("blends", "defect", "fills", "masks", "recipes")}
 TORCH_ALONE |= {f"scoring/{name}" for name in ("covariance", "dense", "density", "fitted", "gaussian", "memory")}
