@@ -165,7 +165,7 @@ def _open_points(base: Study, jitter: float) -> list[Study]:
 
 def _family() -> list[Study]:
     """Give rows that differ in the defects they learn from alone: the 3-way task, each recipe, and two mixtures."""
-    mixtures = ("cutpaste+draem", "cutpaste+cutpaste_scar+draem+defectmaker")
+    mixtures = ("nsa+draem", "cutpaste+cutpaste_scar+nsa+draem+defectmaker")
     three_way = _on_crops("3-way", PATCHNET, ("", DetectorConfig(patch=64)))
     return [
         three_way,

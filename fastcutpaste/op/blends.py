@@ -32,8 +32,8 @@ def jittered(fill: Tensor, mask: Tensor, jitter: Jitter, dtype: torch.dtype) -> 
     values = fill.to(torch.float64 if dtype == torch.float64 else torch.float32)
     rotated = rotate_hue(values, jitter.hue)
     grey, turned_about = greys(values, rotated, jitter)
-    count = mask.sum((-2, -1), keepdim=True).clamp(min=1)
-    mean = torch.where(mask, turned_about, 0).sum((-2, -1), keepdim=True) / count  # (B, 1, 1, 1)
+    count = mask.sum((1, 2, 3), keepdim=True)
+    mean = torch.where(mask, turned_about, 0).sum((1, 2, 3), keepdim=True) / count.clamp(min=1)  # (B, 1, 1, 1)
     return recolor(rotated, grey, mean, jitter, dtype)
 
 
@@ -55,8 +55,14 @@ def blend(images: Tensor, fill: Tensor, mask: Tensor, share: Tensor) -> Tensor:
     return torch.where(mask, mixed, images).contiguous(memory_format=memory_format_of(images))
 
 
-def blend_masked(images: Tensor, at: At, mask: Tensor, share: Tensor, jitter: Jitter | None) -> Tensor:
-    """Do what `jittered` and `blend` do with what `at` gives, touching masked pixels alone; see `touches_little`."""
+def blend_masked(
+    images: Tensor, at: At, mask: Tensor, share: Tensor, jitter: Jitter | None
+) -> tuple[Tensor, Callable[[], Tensor]]:
+    """Do what `jittered` and `blend` do with what `at` gives, touching masked pixels alone; see `touches_little`.
+
+    Returns:
+        Images, and what gives their `soft_label`.
+    """
     kind = torch.float64 if images.dtype == torch.float64 else torch.float32
     result = images.clone()
     share = share.to(kind).expand(len(images), 1, *share.shape[-2:])
@@ -69,9 +75,17 @@ def blend_masked(images: Tensor, at: At, mask: Tensor, share: Tensor, jitter: Ji
         recolor_packed(packed, [size for size in sizes if size], each, whole=images.dtype == torch.uint8)
         fill = torch.from_numpy(packed).T
     spread = share[image, 0, row, column] if share.shape[-1] > 1 else share[image, 0, 0, 0]
-    mixed = torch.lerp(images[image, :, row, column].to(kind), fill, spread[:, None])  # (n, C)
-    result[image, :, row, column] = (mixed.round() if images.dtype == torch.uint8 else mixed).to(images.dtype)
-    return result
+    before = images[image, :, row, column].to(kind)  # (n, C)
+    mixed = torch.lerp(before, fill, spread[:, None])
+    mixed = mixed.round() if images.dtype == torch.uint8 else mixed
+    result[image, :, row, column] = mixed.to(images.dtype)
+
+    def label() -> Tensor:
+        soft = torch.zeros(mask.shape)
+        soft[image, 0, row, column] = _logistic((mixed - before).abs().mean(1), images.dtype).float()
+        return soft
+
+    return result, label
 
 
 def distance_inside(mask: Tensor, most: int) -> Tensor:
@@ -103,25 +117,28 @@ def _least(options: list[Tensor]) -> Tensor:
     return least
 
 
-def soft_label(before: Tensor, after: Tensor, mask: Tensor, steepness: float = 1 / 12, half: float = 24.0) -> Tensor:
+def soft_label(before: Tensor, after: Tensor, mask: Tensor) -> Tensor:
     """Say how much masked pixels changed: a logistic of the mean absolute change of their channels.
+
+    It is 0.5 at a change of 24 levels of 255, and 0.12 where a masked pixel came out as it was.
 
     Args:
         before, after: (B, C, H, W), uint8 0–255 or floating point 0–1.
         mask: (B, 1, H, W) bool.
-        steepness, half: of the logistic, in levels of 255: 0.5 at a change of `half`.
 
     Returns:
         (B, 1, H, W) float32 from 0 to 1, 0 outside the mask.
 
     Source: Schlüter et al., "Natural Synthetic Anomalies", 2022: its code's label, without the median filter.
     """
-    factor = steepness * (1.0 if before.dtype == torch.uint8 else 255.0)
     if touches_little(before) and touches_little(after):
         image, row, column = mask[:, 0].nonzero(as_tuple=True)
         change = (after[image, :, row, column].float() - before[image, :, row, column].float()).abs().mean(1)  # (n,)
-        label = torch.zeros(mask.shape, device=mask.device)
-        label[image, 0, row, column] = (change * factor - half * steepness).sigmoid()
+        label = torch.zeros(mask.shape)
+        label[image, 0, row, column] = _logistic(change, before.dtype)
         return label
-    change = (after.float() - before.float()).abs().mean(1, keepdim=True)
-    return torch.where(mask, (change * factor - half * steepness).sigmoid(), 0)
+    return torch.where(mask, _logistic((after.float() - before.float()).abs().mean(1, keepdim=True), before.dtype), 0)
+
+
+def _logistic(change: Tensor, dtype: torch.dtype) -> Tensor:
+    return (change * ((1 if dtype == torch.uint8 else 255) / 12) - 2).sigmoid()

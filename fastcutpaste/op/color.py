@@ -102,8 +102,10 @@ def rotate_hue(pixels: Tensor, turns: Tensor) -> Tensor:
     )
     turned = sixths + turns * 6
     turned = turned - (turned / 6).floor() * 6  # 0 to 6; remainder is not vectorized on a CPU
-    shares = [(turned - 3).abs() - 1, 2 - (turned - 2).abs(), 2 - (turned - 4).abs()]
-    return low + chroma * torch.cat(shares, dim=-3).clamp(0, 1)  # (..., 3, h, w)
+    # |turned - 3| - 1, 2 - |turned - 2| and 2 - |turned - 4|: cat would be a launch of its own where this is compiled.
+    channel = torch.arange(3, device=pixels.device).view(3, 1, 1)
+    away = (turned - torch.where(channel == 0, 3, 2 * channel)).abs()  # (..., 3, h, w)
+    return low + chroma * torch.where(channel == 0, away - 1, 2 - away).clamp(0, 1)
 
 
 def greys(pixels: Tensor, rotated: Tensor, jitter: Jitter) -> tuple[Tensor, Tensor]:

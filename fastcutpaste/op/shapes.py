@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -29,17 +30,19 @@ def perlin(seeds: Tensor, cells: Tensor, angle: Tensor, size: tuple[int, int], m
 
     Source: Perlin 2002; turned and cut at a threshold as in Zavrtanik et al., "DRAEM", 2021.
     """
-    lines = torch.arange(most + 1, device=seeds.device)
-    corners = hashed(seeds[:, None, None], lines[:, None] * (most + 1) + lines) * (2 * math.pi)  # (B, n, n)
-    weights, slopes = [], []
-    for i, length in enumerate(size):
+    # Once for the gradients' rows and once for their columns, beside each other: cat would be launches of its own.
+    twice = torch.arange(2 * (most + 1), device=seeds.device)
+    lines, first = twice % (most + 1), twice <= most
+    corners = hashed(seeds[:, None, None], lines[:, None] * (most + 1) + lines) * (2 * math.pi)  # (B, 2·n, 2·n)
+    gradients = torch.where(first, corners.sin(), corners.cos()) * (first[:, None] == first)
+    weights = []
+    for i, (length, sloping) in enumerate(zip(size, (first, ~first), strict=True)):
         along = torch.arange(length, device=seeds.device) / length * cells[:, i, None]  # (B, length), in cells
-        beyond = along[..., None] - lines  # (B, length, n), from each line
+        beyond = along[..., None] - lines  # (B, length, 2·n), from each line
         near = (1 - beyond.abs()).clamp(min=0)
-        weights.append(near**3 * (near * (near * 6 - 15) + 10))
-        slopes.append(weights[-1] * beyond)
-    left = torch.cat([slopes[0] @ corners.sin(), weights[0] @ corners.cos()], dim=-1)  # (B, H, 2·n)
-    noise = left @ torch.cat([weights[1], slopes[1]], dim=-1).mT * math.sqrt(2)  # (B, H, W)
+        faded = near**3 * (near * (near * 6 - 15) + 10)
+        weights.append(faded * torch.where(sloping, beyond, 1))
+    noise = weights[0] @ gradients @ weights[1].mT * math.sqrt(2)  # (B, H, W)
     return _turned(noise[:, None], angle)
 
 
@@ -51,19 +54,23 @@ def _turned(field: Tensor, angle: Tensor) -> Tensor:
     right = torch.arange(width, device=field.device) + 0.5 - width / 2
     x = (right * radians.cos() - down * radians.sin()) * (2 / width)  # (B, H, W), -1 to 1 across the field
     y = (right * radians.sin() + down * radians.cos()) * (2 / height)
-    return F.grid_sample(field, torch.stack([x, y], dim=-1), align_corners=False)
+    is_x = torch.arange(2, device=field.device) == 0  # stack would be a launch of its own where this is compiled
+    return F.grid_sample(field, torch.where(is_x, x[..., None], y[..., None]), align_corners=False)
 
 
-def blob(centre: Tensor, area: Tensor, stretch: Tensor, angle: Tensor, waves: Tensor, size: tuple[int, int]) -> Tensor:
-    """Give smooth closed shapes: ellipses whose radius waves along the angle.
+def blob(
+    centre: Tensor, area: Tensor, stretch: Tensor, angle: Tensor, waves: Tensor, size: tuple[int, int], count: int = 1
+) -> Tensor:
+    """Give smooth closed shapes: ellipses whose radius waves along the angle; `count` together make a mask.
 
     Args:
-        centre: (B, 2) row and column, pixels.
-        area: (B,) pixels.
-        stretch: (B,) length : width.
-        angle: (B,) degrees counter-clockwise, of the longer axis.
-        waves: (B, K, 2) cosine and sine of 2 … K + 1 waves, shares of the radius, the amplitudes' sum at most 1.
+        centre: (B·count, 2) row and column, pixels, those of a mask one after another.
+        area: (B·count,) pixels; 0: none.
+        stretch: (B·count,) length : width.
+        angle: (B·count,) degrees counter-clockwise, of the longer axis.
+        waves: (B·count, K, 2) cosine and sine of 2 … K + 1 waves, shares of the radius, the amplitudes' sum at most 1.
         size: (height, width).
+        count: shapes a mask.
     """
     heights = waves.square().sum(-1)  # (B, K), squares of the amplitudes
     radius = (area / math.pi / (1 + heights.sum(1) / 2)).sqrt()  # so that the area is as asked for
@@ -80,13 +87,13 @@ def blob(centre: Tensor, area: Tensor, stretch: Tensor, angle: Tensor, waves: Te
             reach = reach + real * _each(waves[:, k, 0]) + imaginary * _each(waves[:, k, 1])
         return far <= reach
 
-    return _around(inside, centre, radius * tall * (1 + heights.sqrt().sum(1)), size)
+    return _around(inside, centre, radius * tall * (1 + heights.sqrt().sum(1)), size, count)
 
 
 def scratch(
     centre: Tensor, length: Tensor, width: Tensor, bend: Tensor, angle: Tensor, phase: Tensor, size: tuple[int, int]
 ) -> Tensor:
-    """Give scratches: parabolas that taper to their ends and whose width varies on the way.
+    """Give scratches: parabolas that taper to their ends, to a pixel, and whose width varies on the way.
 
     Args:
         centre: (B, 2) row and column, pixels, of the middle of the chord.
@@ -104,9 +111,10 @@ def scratch(
         arc, slope = _each(bend * length) * (1 - t.square()), _each(-4 * bend) * t
         distance = (across - arc).abs() / (1 + slope.square()).sqrt()  # from the curve, nearly
         varied = (3 + (t * (2 * math.pi) + _each(phase)).cos()) / 4
-        return distance <= _each(width / 2) * (1 - t**4) * varied
+        half = (_each(width / 2) * (1 - t**4) * varied).clamp(min=0.5)  # thinner ones would have gaps
+        return (distance <= half) & (t.abs() <= 1)
 
-    return _around(inside, centre, length * (0.25 + bend.square()).sqrt() + width, size)
+    return _around(inside, centre, length * (0.25 + bend.square()).sqrt() + width, size, 1)
 
 
 def _each(numbers: Tensor) -> Tensor:
@@ -120,23 +128,26 @@ def _in_axes(down: Tensor, right: Tensor, angle: Tensor) -> tuple[Tensor, Tensor
     return right * cosine - down * sine, right * sine + down * cosine
 
 
-def _around(inside: Callable[[Tensor, Tensor], Tensor], centre: Tensor, reach: Tensor, size: tuple[int, int]) -> Tensor:
-    """Ask of every pixel whether its offset from the centre (B, 2) is inside: bool (B, 1, H, W).
+def _around(
+    inside: Callable[[Tensor, Tensor], Tensor], centre: Tensor, reach: Tensor, size: tuple[int, int], count: int
+) -> Tensor:
+    """Ask of every pixel whether its offset from one of `count` centres is inside: bool (B, 1, H, W).
 
-    On a CPU only of squares as large as the farthest reach (B,), since a core pays for every pixel.
+    On a CPU only of squares as large as the farthest reach (B·count,), since a core pays for every pixel.
     """
-    batch, device, (height, width) = len(centre), centre.device, size
-    if not touches_little(centre) or not batch:
-        down = torch.arange(height, device=device).view(-1, 1) - centre[:, 0].view(-1, 1, 1, 1)
-        return inside(down, torch.arange(width, device=device) - centre[:, 1].view(-1, 1, 1, 1))
+    total, device, (height, width) = len(centre), centre.device, size
+    if not touches_little(centre) or not total:
+        down = torch.arange(height, device=device).view(-1, 1) - _each(centre[:, 0])
+        found = inside(down, torch.arange(width, device=device) - _each(centre[:, 1]))  # (B·count, 1, H, W)
+        return found if count == 1 else found.view(total // count, count, height, width).any(1, keepdim=True)
     most = min(math.ceil(float(reach.max())) + 1, max(height, width))
     corner = centre.round().long() - most
     steps = torch.arange(2 * most + 1)
-    down = (corner[:, :1] + steps).sub(centre[:, :1]).view(batch, 1, -1, 1)
-    found = inside(down, (corner[:, 1:] + steps).sub(centre[:, 1:]).view(batch, 1, 1, -1))
-    mask = torch.zeros(batch, 1, height, width, dtype=torch.bool)
-    for b, (top, left) in enumerate(corner.tolist()):
+    down = (corner[:, :1] + steps).sub(centre[:, :1]).view(total, 1, -1, 1)
+    found = inside(down, (corner[:, 1:] + steps).sub(centre[:, 1:]).view(total, 1, 1, -1))
+    mask = np.zeros((total // count, 1, height, width), bool)  # NumPy's slices cost a tenth of torch's
+    for i, ((top, left), square) in enumerate(zip(corner.tolist(), found[:, 0].numpy(), strict=True)):
         above, beside = max(-top, 0), max(-left, 0)
-        part = found[b, 0, above : max(height - top, 0), beside : max(width - left, 0)]
-        mask[b, 0, top + above : top + above + part.shape[0], left + beside : left + beside + part.shape[1]] = part
-    return mask
+        part = square[above : max(height - top, 0), beside : max(width - left, 0)]
+        mask[i // count, 0, top + above :, left + beside :][: part.shape[0], : part.shape[1]] |= part
+    return torch.from_numpy(mask)

@@ -61,16 +61,15 @@ def hashed(seeds: Tensor, positions: Tensor) -> Tensor:
 
     Source: the 32-bit finalizer of MurmurHash3 (Appleby, public domain), once after either is mixed in.
     """
-    mask = 0xFFFFFFFF
-    mixed = _finalized((seeds.double() * 2**32).long() & mask)
-    return (_finalized((positions + mixed) & mask).double() * 2**-32).float().clamp(max=1 - 2**-24)
+    mixed = _finalized((seeds.double() * 2**32).long().int()) + positions.int()
+    return ((_finalized(mixed).long() & 0xFFFFFFFF).double() * 2**-32).float().clamp(max=1 - 2**-24)
 
 
 def _finalized(mixed: Tensor) -> Tensor:
-    mask = 0xFFFFFFFF
-    mixed = ((mixed ^ (mixed >> 16)) * 0x85EBCA6B) & mask
-    mixed = ((mixed ^ (mixed >> 13)) * 0xC2B2AE35) & mask
-    return mixed ^ (mixed >> 16)
+    """Mix the bits of int32, whose products wrap around and whose shifts have to forget the sign."""
+    mixed = (mixed ^ (mixed >> 16 & 0xFFFF)) * (0x85EBCA6B - 2**32)
+    mixed = (mixed ^ (mixed >> 13 & 0x7FFFF)) * (0xC2B2AE35 - 2**32)
+    return mixed ^ (mixed >> 16 & 0xFFFF)
 
 
 def noise(seeds: Tensor, shape: torch.Size, image: Tensor, row: Tensor, column: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fastcutpaste.op.blends import touches_little
 from fastcutpaste.op.checks import Range, check_images, memory_format_of
 from fastcutpaste.op.paste import Pasted, has_kernels
 from fastcutpaste.op.rules import Rule
@@ -132,6 +133,8 @@ class Confetti(nn.Module):
             from fastcutpaste.op.kernel_confetti import confetti_op
 
             return Pasted(*confetti_op(images, seeds, self.density, self.side))
+        if touches_little(images):
+            return self._strewn(images, seeds)
         shape = (1, images.shape[1] + 2, *images.shape[-2:])
         places = torch.arange(math.prod(shape), device=images.device).view(shape)
         noise = hashed(seeds.view(-1, 1, 1, 1), places)  # (B, C + 2, H, W)
@@ -142,10 +145,23 @@ class Confetti(nn.Module):
             ends = colors * (corner & (sides < side) & (sides >= side - 1))
             grown = F.max_pool2d(F.pad(ends, (side - 1, 0, side - 1, 0)), side, stride=1)
             confetti = torch.maximum(confetti, grown)
-        mask = confetti.amax(1, keepdim=True) > 0
-        full = 255 if images.dtype == torch.uint8 else 1
-        strewn = torch.where(mask, (confetti * full).clamp(max=full).to(images.dtype), images)
-        return Pasted(strewn.contiguous(memory_format=memory_format_of(images)), mask)
+        return _shown(images, confetti)
+
+    def _strewn(self, images: Tensor, seeds: Tensor) -> Pasted:
+        """Do the same on a CPU, square by square instead of pixel by pixel: 0.9 against 32 ms an image of 256²."""
+        (batch, channels, height, width), pixels = images.shape, math.prod(images.shape[-2:])
+        image, corner = (hashed(seeds[:, None], torch.arange(pixels)) < self.density).nonzero(as_tuple=True)  # (n,)
+        layer = torch.arange(1, channels + 2)[:, None] * pixels + corner  # (C + 1, n)
+        side, *colors = hashed(seeds[image], layer) * torch.tensor([[self.side], *[[1.0]] * channels])
+        row, column = corner // width, corner % width
+        confetti = torch.zeros(batch, channels, height, width)
+        for down in range(self.side):
+            for right in range(self.side):
+                there = (side >= max(down, right)) & (row + down < height) & (column + right < width)
+                at = image[there] * (channels * pixels) + corner[there] + down * width + right
+                for channel, color in enumerate(colors):
+                    confetti.view(-1).scatter_reduce_(0, at + channel * pixels, color[there] + 1e-6, "amax")
+        return _shown(images, confetti)
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Tensor:
         """Strew confetti over images (B, C, H, W)."""
@@ -153,6 +169,14 @@ class Confetti(nn.Module):
 
     def extra_repr(self) -> str:
         return f"density={self.density}, side={self.side}"
+
+
+def _shown(images: Tensor, confetti: Tensor) -> Pasted:
+    """Show confetti (B, C, H, W), 0 where there is none, on images."""
+    mask = confetti.amax(1, keepdim=True) > 0
+    full = 255 if images.dtype == torch.uint8 else 1
+    strewn = torch.where(mask, (confetti * full).clamp(max=full).to(images.dtype), images)
+    return Pasted(strewn.contiguous(memory_format=memory_format_of(images)), mask)
 
 
 def plain_color(images: Tensor, color: Color, draws: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from fastcutpaste.op.blends import blend, distance_inside
 from fastcutpaste.op.checks import Range, check_range
+from fastcutpaste.op.poisson import poisson_blend
 
 
 class Blend(nn.Module):
@@ -81,3 +82,20 @@ class Transparent(Blend):
             beta = mean + deviation * math.sqrt(2) * (draws[:, 0] * 2 - 1).clamp(min=-1 + 1e-6).erfinv()
             beta = beta.clamp(low, high)
         return (1 - beta).view(-1, 1, 1, 1)
+
+
+class Poisson(Blend):
+    """Blend by gradients, so that the fill takes the colors around it; pixels beside the mask change a little, too.
+
+    Args:
+        mixed: whether the image's gradients stay where they are the stronger ones.
+
+    Source: Pérez et al. 2003; see `poisson_blend`.
+    """
+
+    def __init__(self, mixed: bool = False) -> None:
+        super().__init__()
+        self.mixed = mixed
+
+    def forward(self, images: Tensor, fill: Tensor, mask: Tensor, draws: Tensor) -> Tensor:
+        return poisson_blend(images, fill, mask, self.mixed)

@@ -1,6 +1,7 @@
 """Defects: any mask, filled with anything, blended in any way, for a whole batch at once."""
 
 from collections.abc import Callable
+from functools import partial
 from inspect import signature
 from typing import Any, NamedTuple
 
@@ -14,6 +15,10 @@ from fastcutpaste.transforms.blends import Blend
 from fastcutpaste.transforms.fills import Fill
 from fastcutpaste.transforms.masks import Mask, masked
 from fastcutpaste.transforms.ruled import drawn
+
+# Operations and reads from which on Inductor keeps a result in memory. It costs a launch and bytes, where computing it
+# again costs neither: of `draem` ten launches come with these numbers, 14 with Inductor's own (30 and 4).
+_COMPUTED_AGAIN = {"realize_opcount_threshold": 60, "realize_reads_threshold": 60}
 
 
 class Made(NamedTuple):
@@ -75,8 +80,8 @@ class Maker(nn.Module):
         if self._compiled is None:
             # Each compiles on its own: of one function torch keeps eight versions, and recipes are more.
             alone = "isolate_recompiles" in signature(torch.compile).parameters
-            options: Any = {"isolate_recompiles": True} if alone else {}
-            self._compiled = torch.compile(self.make, **options)
+            own: Any = {"options": _COMPUTED_AGAIN} | ({"isolate_recompiles": True} if alone else {})
+            self._compiled = torch.compile(self.make, **own)
         return self._compiled(images, draws, soft)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -116,12 +121,14 @@ class Defect(Maker):
         jitter = place_jitter(own[:, 1:].T, self.jitter)
         share = self.blend.share(mask, for_blend)
         if touches_little(images) and share is not None:
-            result = blend_masked(images, lambda *pixels: self.fill.at(images, for_fill, *pixels), mask, share, jitter)
+            at = partial(self.fill.at, images, for_fill)
+            result, label = blend_masked(images, at, mask, share, jitter)
         else:
             fill = self.fill(images, for_fill)
             fill = fill.to(images.dtype) if jitter is None else jittered(fill, mask, jitter, images.dtype)
             result = self.blend(images, fill, mask, for_blend)
-        return _told(images, result, mask, torch.ones_like(own[:, 0], dtype=torch.int64), soft)
+            label = partial(soft_label, images, result, mask)
+        return _told(result, mask, torch.ones_like(own[:, 0], dtype=torch.int64), label if soft else None)
 
 
 class Mixture(Maker):
@@ -157,9 +164,10 @@ class Mixture(Maker):
             else:
                 chosen = chosen.view(-1, 1, 1, 1)
                 result, mask = torch.where(chosen, made.images, result), torch.where(chosen, made.mask, mask)
-        return _told(images, result, mask, kind, soft)
+        return _told(result, mask, kind, partial(soft_label, images, result, mask) if soft else None)
 
 
-def _told(images: Tensor, result: Tensor, mask: Tensor, kind: Tensor, soft: bool) -> Made:
-    label = soft_label(images, result, mask) if soft else torch.empty(0, device=images.device)
-    return Made(result, mask, label, kind * mask.flatten(1).any(1))
+def _told(result: Tensor, mask: Tensor, kind: Tensor, label: Callable[[], Tensor] | None) -> Made:
+    soft = torch.empty(0, device=result.device) if label is None else label()
+    count = mask.sum((1, 2, 3), keepdim=True).flatten()  # as `jittered` has it: on a GPU one launch does for both
+    return Made(result, mask, soft, kind * (count > 0))

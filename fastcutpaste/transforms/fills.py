@@ -168,6 +168,25 @@ class Pattern(Fill):
         return _in_range(pattern(draws[:, : 5 + 2 * channels], side, channels, image, row, column), images)
 
 
+class AnyOf(Fill):
+    """Take one of several fills, drawn anew for each image with equal chance."""
+
+    def __init__(self, *fills: Fill) -> None:
+        super().__init__()
+        if not fills:
+            raise ValueError("AnyOf: at least one fill required, got 0")
+        self.fills = nn.ModuleList(fills)
+        self.numbers = 1 + max(fill.numbers for fill in fills)
+
+    def at(self, images: Tensor, draws: Tensor, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        choice = (draws[:, 0] * len(self.fills)).long()[image][..., None]
+        options = [fill.at(images, draws[:, 1:], image, row, column) for fill in self.fills]  # type: ignore[operator]
+        picked: Tensor = options[0]
+        for i, option in enumerate(options[1:], start=1):
+            picked = torch.where(choice >= i, option, picked)
+        return picked
+
+
 def _in_range(values: Tensor, images: Tensor) -> Tensor:
     """Bring values of 0–1 to the images' range, whole levels for uint8."""
     return (values * 255).round() if images.dtype == torch.uint8 else values

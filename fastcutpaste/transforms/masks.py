@@ -103,17 +103,22 @@ class Blob(Mask):
         self.area, self.roughness, self.stretch, self.numbers = area, roughness, stretch, 5 + 2 * self.WAVES
 
     def forward(self, images: Tensor, draws: Tensor) -> Tensor:
-        return self.around(_anywhere(draws[:, :2], _size(images)), images, draws)
+        return self.around(_anywhere(draws[:, :2], _size(images)), _size(images), draws)
 
-    def around(self, centre: Tensor, images: Tensor, draws: Tensor) -> Tensor:
-        """Draw it about a centre (B, 2), row and column; the first two draws are then not used."""
-        height, width = _size(images)
-        area, stretch = _between(draws[:, 2], self.area) * (height * width), self.stretch ** draws[:, 3]
-        size, phase = draws[:, 5::2], draws[:, 6::2] * (2 * math.pi)  # (B, WAVES) each
+    def around(
+        self, centre: Tensor, size: tuple[int, int], draws: Tensor, count: int = 1, there: Tensor | None = None
+    ) -> Tensor:
+        """Draw `count` blobs a mask about centres (B·count, 2), row and column, those that are there (B·count,) bool.
+
+        The first two draws (B·count, numbers) are then not used.
+        """
+        area, stretch = _between(draws[:, 2], self.area) * (size[0] * size[1]), self.stretch ** draws[:, 3]
+        area = area if there is None else area * there
+        tall, phase = draws[:, 5::2], draws[:, 6::2] * (2 * math.pi)  # (B·count, WAVES) each
         falling = 1 / torch.arange(2, self.WAVES + 2, device=draws.device)  # finer waves are lower
-        size = size * falling * (self.roughness / sum(1 / k for k in range(2, self.WAVES + 2)))
-        waves = torch.stack([size * phase.cos(), size * phase.sin()], dim=-1)  # (B, WAVES, 2)
-        return blob(centre, area, stretch, draws[:, 4] * 180, waves, (height, width))
+        tall = tall * falling * (self.roughness / sum(1 / k for k in range(2, self.WAVES + 2)))
+        waves = torch.stack([tall * phase.cos(), tall * phase.sin()], dim=-1)  # (B·count, WAVES, 2)
+        return blob(centre, area, stretch, draws[:, 4] * 180, waves, size, count)
 
 
 class Scratch(Mask):
@@ -170,13 +175,12 @@ class Clump(Mask):
 
     def forward(self, images: Tensor, draws: Tensor) -> Tensor:
         low, high = self.count
-        size, number = _size(images), low + draws[:, 2] * (high - low + 1)  # (B,), the whole part counts
-        centre, reach = _anywhere(draws[:, :2], size), self.spread * min(size)
-        result = torch.zeros_like(images[:, :1], dtype=torch.bool)
-        for i, part in enumerate(torch.split(draws[:, 3:], self.blob.numbers, dim=1)):
-            there = self.blob.around(centre + (part[:, :2] * 2 - 1) * reach, images, part)
-            result = result | (there & (number >= i + 1).view(-1, 1, 1, 1))
-        return result
+        size, number = _size(images), (low + draws[:, 2:3] * (high - low + 1)).floor()  # (B, 1)
+        each = draws[:, 3:].reshape(len(draws), high, self.blob.numbers)  # (B, most, numbers of a blob)
+        away = (each[..., :2] * 2 - 1) * (self.spread * min(size))
+        centre = (_anywhere(draws[:, :2], size)[:, None] + away).flatten(0, 1)  # (B·most, 2)
+        there = (torch.arange(high, device=draws.device) < number).flatten()
+        return self.blob.around(centre, size, each.flatten(0, 1), high, there)
 
 
 class _Two(Mask):
@@ -243,10 +247,11 @@ class OnObject(Mask):
         if there.shape != mask.shape or there.dtype != torch.bool:
             raise ValueError(f"OnObject: a bool foreground of shape {tuple(mask.shape)} required, "
                              f"got {there.dtype} {tuple(there.shape)}")  # fmt: skip
-        covered = mask & there
+        covered: Tensor = mask & there
+        if not self.least:
+            return covered
         share = covered.sum((1, 2, 3)) / there.sum((1, 2, 3)).clamp(min=1)
-        kept: Tensor = covered & (share >= self.least).view(-1, 1, 1, 1)
-        return kept
+        return covered & (share >= self.least).view(-1, 1, 1, 1)
 
 
 def _size(images: Tensor) -> tuple[int, int]:

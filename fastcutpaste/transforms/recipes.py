@@ -5,10 +5,10 @@ from collections.abc import Callable
 from torch import Tensor
 
 from fastcutpaste.transforms.baselines import Confetti, Cutout
-from fastcutpaste.transforms.blends import Feather, Transparent
+from fastcutpaste.transforms.blends import Poisson, Transparent
 from fastcutpaste.transforms.defect import Defect, Maker, Mixture
-from fastcutpaste.transforms.fills import Fill, Noise, Other, Pattern, Shifted, Textures
-from fastcutpaste.transforms.masks import Blob, Clump, Either, Mask, OnObject, Perlin, Rectangle, Scratch
+from fastcutpaste.transforms.fills import AnyOf, Fill, Noise, Other, Pattern, Shifted, Textures
+from fastcutpaste.transforms.masks import Blob, Clump, Either, OnObject, Perlin, Rectangle, Scratch, Union
 from fastcutpaste.transforms.patch import CutPaste, CutPasteScar
 
 _STRONG = (0.4, 0.4, 0.4, 0.2)  # for three of imgaug's ten changes of color, drawn anew, which the public codes apply
@@ -44,6 +44,15 @@ def fpi() -> Maker:
     return Defect(square, Other(shift=(0, 0), resize=(1, 1)), Transparent(beta=(0.05, 0.95)))
 
 
+def nsa() -> Maker:
+    """Blend rectangles of another image in, enlarged or reduced, by their gradients: one, often two.
+
+    Source: Schlüter et al., "Natural Synthetic Anomalies", 2022.
+    """
+    rectangles = Union(Rectangle(CutPaste(area=(0.004, 0.2))), Rectangle(CutPaste(area=(0.004, 0.2), p=0.5)))
+    return Defect(rectangles, Other(resize=(0.7, 1.3)), Poisson())
+
+
 def draem(textures: Tensor | None = None) -> Maker:
     """Show a texture through Perlin noise. Source: Zavrtanik et al., "DRAEM", 2021.
 
@@ -59,12 +68,8 @@ def memseg(textures: Tensor | None = None) -> Maker:
     Args:
         textures: as for `draem`.
     """
-    blend = Transparent(beta=(0.0, 0.85))
-    structure = Shifted(flip=True, turn=True)
-    return Mixture(
-        Defect(OnObject(Perlin()), _textured(textures), blend),
-        Defect(OnObject(Perlin()), structure, blend, jitter=_STRONG),
-    )
+    fill = AnyOf(_textured(textures), Shifted(flip=True, turn=True))
+    return Defect(OnObject(Perlin()), fill, Transparent(beta=(0.0, 0.85)), jitter=_STRONG)
 
 
 def defectmaker(reference: int | None = 256) -> Maker:
@@ -76,14 +81,9 @@ def defectmaker(reference: int | None = 256) -> Maker:
     Source: Lyu et al., "REB: Reducing Biases in Representation for Industrial Anomaly Detection", 2023.
     """
 
-    def shapes() -> Mask:
-        scratch = Scratch(length=(20, 100), width=(2, 16), reference=reference)
-        return OnObject(Either(Blob(area=(0.02, 0.15)), scratch, Clump()))
-
-    return Mixture(
-        Defect(shapes(), Shifted(), Feather(1.5), jitter=0.1),
-        Defect(shapes(), Noise(), Transparent(beta=(0.0, 0.5)), jitter=0.1),
-    )
+    scratch = Scratch(length=(20, 100), width=(2, 16), reference=reference)
+    mask = OnObject(Either(Blob(area=(0.02, 0.15)), scratch, Clump()))
+    return Defect(mask, AnyOf(Shifted(), Noise()), Transparent(beta=(0.0, 0.5)), jitter=0.1)
 
 
 def _textured(textures: Tensor | None) -> Fill:
@@ -96,6 +96,7 @@ RECIPES: dict[str, Callable[[int | None], Maker]] = {
     "cutout": lambda _: cutout(),
     "confetti": lambda _: confetti(),
     "fpi": lambda _: fpi(),
+    "nsa": lambda _: nsa(),
     "draem": lambda _: draem(),
     "memseg": lambda _: memseg(),
     "defectmaker": defectmaker,
@@ -103,7 +104,7 @@ RECIPES: dict[str, Callable[[int | None], Maker]] = {
 
 
 def recipe(names: str, reference: int | None = 256) -> Maker:
-    """Give a recipe by its name, or a mixture of several, such as "draem" or "cutpaste+draem".
+    """Give a recipe by its name, or a mixture of several, such as "nsa" or "cutpaste+draem".
 
     Args:
         names: joined by +, each with equal chance.
