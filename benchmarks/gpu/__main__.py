@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.gpu import learn, op, pipeline
+from benchmarks.gpu import family, learn, op, pipeline
 from benchmarks.gpu.device import copy_ceiling, fill_ceiling, product_ceiling
 from benchmarks.gpu.figures import Figures, Plan
 from benchmarks.rows import RESULTS, commit, keep
@@ -62,6 +62,7 @@ SECTIONS: dict[str, Callable[[Plan, Figures], None]] = {
     "ceilings": measure_ceilings,
     "op": op.measure_op,
     "rivals": op.measure_rivals,
+    "family": family.measure_family,
     "step": learn.measure_step,
     "trainer": learn.measure_trainer,
     "scorer": learn.measure_scorer,

@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from benchmarks.gpu import __main__ as gpu
+from benchmarks.gpu import family
 from benchmarks.gpu.figures import Figure, Figures, Plan
 from benchmarks.rows import read
+from fastcutpaste.transforms.defect import Made
+from fastcutpaste.transforms.recipes import recipe
 
 
 @pytest.fixture
@@ -46,6 +49,29 @@ def test_a_rehearsal_writes_rows_figures_and_profiles_and_prints_the_table_last(
     assert len(printed) - head == len(found["figures"]) + 4  # heading, line, device, where it is written
     assert "the numbers mean nothing" in printed[-2]
     assert printed[-1] == f"written: {tmp_path}"
+
+
+class Unsteady(torch.nn.Module):
+    """Change other pixels with every call, whatever the draws."""
+
+    numbers = 1
+
+    def augment(self, images, draws=None):
+        mask = torch.rand(len(images), 1, *images.shape[2:], device=images.device) < 0.5
+        return Made(images, mask, mask.float(), mask.flatten(1).any(1).long())
+
+
+def test_recipes_are_compared_and_measured_one_by_one(monkeypatch, tmp_path, one_thread):
+    makers = {"cutpaste": lambda: recipe("cutpaste"), "unsteady": Unsteady, "draem": lambda: recipe("draem")}
+    monkeypatch.setattr(family, "RECIPES", makers)
+    monkeypatch.setattr(family, "recipe", lambda name: makers[name]())
+    assert rehearse(tmp_path, "family") == 1
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert list(found["skipped"]) == ["unsteady"]
+    assert "of torch.bool differ from a CPU's" in found["skipped"]["unsteady"]
+    measured = {"cutpaste", "draem", "blend by gradients"}
+    assert {f"{name}: launches" for name in measured} <= {figure["what"] for figure in found["figures"]}
+    assert {row.op for row in read(tmp_path / "gpu.csv")} == measured
 
 
 def test_a_section_that_fails_is_named_and_the_others_go_on(monkeypatch, tmp_path, capsys, one_thread):
