@@ -32,9 +32,10 @@ def perlin(seeds: Tensor, cells: Tensor, angle: Tensor, size: tuple[int, int], m
     """
     # Once for the gradients' rows and once for their columns, beside each other: cat would be launches of its own.
     twice = torch.arange(2 * (most + 1), device=seeds.device)
-    lines, first = twice % (most + 1), twice <= most
+    lines, block = twice % (most + 1), twice // (most + 1)
+    first = block == 0
     corners = hashed(seeds[:, None, None], lines[:, None] * (most + 1) + lines) * (2 * math.pi)  # (B, 2·n, 2·n)
-    gradients = torch.where(first, corners.sin(), corners.cos()) * (first[:, None] == first)
+    gradients = torch.where(first, corners.sin(), corners.cos()) * (block[:, None] == block)
     weights = []
     for i, (length, sloping) in enumerate(zip(size, (first, ~first), strict=True)):
         along = torch.arange(length, device=seeds.device) / length * cells[:, i, None]  # (B, length), in cells

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fastcutpaste.op.blends import blend_masked, jittered, soft_label, touches_little
 from fastcutpaste.op.checks import check_values
 from fastcutpaste.op.color import JitterStrength, place_jitter
+from fastcutpaste.op.paste import HAS_TRITON
 from fastcutpaste.transforms.blends import Blend
 from fastcutpaste.transforms.fills import Fill
 from fastcutpaste.transforms.masks import Mask, masked
@@ -73,7 +74,7 @@ class Maker(nn.Module):
 
     def _made(self, images: Tensor, generator: torch.Generator | None, draws: Tensor | None, soft: bool) -> Made:
         draws = drawn(self, images, generator, draws)
-        if torch.compiler.is_compiling() or images.device.type != "cuda":
+        if torch.compiler.is_compiling() or images.device.type != "cuda" or not HAS_TRITON:
             check_values(type(self).__name__, images)
             return self.make(images, draws, soft)
         self.to(images.device)  # textures, where they are not there yet
