@@ -74,6 +74,10 @@ class Maker(nn.Module):
 
     def _made(self, images: Tensor, generator: torch.Generator | None, draws: Tensor | None, soft: bool) -> Made:
         draws = drawn(self, images, generator, draws)
+        with torch.autocast(images.device.type, enabled=False):  # a training's: places are no matter of bfloat16
+            return self._made_exactly(images, draws, soft)
+
+    def _made_exactly(self, images: Tensor, draws: Tensor, soft: bool) -> Made:
         if torch.compiler.is_compiling() or images.device.type != "cuda" or not HAS_TRITON:
             check_values(type(self).__name__, images)
             return self.make(images, draws, soft)

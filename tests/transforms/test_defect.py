@@ -13,6 +13,7 @@ from fastcutpaste.transforms.blends import Feather, Replace, Transparent
 from fastcutpaste.transforms.defect import Defect, Mixture
 from fastcutpaste.transforms.fills import Color, Noise, Other, Pattern, Shifted, Textures
 from fastcutpaste.transforms.masks import Blob, Clump, Either, Intersection, OnObject, Perlin, Rectangle, Scratch, Union
+from fastcutpaste.transforms.recipes import RECIPES, recipe
 
 TEXTURES = (torch.rand(3, 3, 20, 28, generator=torch.Generator().manual_seed(5)) * 255).to(torch.uint8)
 MASKS = {
@@ -87,6 +88,42 @@ def test_the_same_seed_makes_the_same_pixels():
     assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
     assert not torch.equal(first.images, mixture.augment(images, seeded(4)).images)
     assert torch.equal(first.images, mixture(images, seeded(3)))
+
+
+@pytest.mark.parametrize("name", ["draem", "nsa"])
+def test_autocast_changes_nothing(name):
+    """A training's bfloat16 would move lattices and boundaries by pixels."""
+    images = random_images((3, 3, 64, 64), torch.uint8)
+    expected = recipe(name).augment(images, seeded(13))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        made = recipe(name).augment(images, seeded(13))
+    assert all(torch.equal(one, other) for one, other in zip(made, expected, strict=True))
+
+
+@pytest.mark.parametrize("name", [*RECIPES, "nsa+draem"])
+def test_recipes_make_defects_of_whole_images_and_of_crops(name):
+    images = random_images((6, 3, 64, 64), torch.uint8)
+    for reference in (256, None):
+        made = recipe(name, reference).augment(images, seeded(14))
+        assert (made.kind > 0).sum() >= 4
+        assert 0.0005 < float(made.mask.float().mean()) < 0.4
+        assert (made.images != images).any(1, keepdim=True)[made.mask].float().mean() > 0.8
+
+
+@pytest.mark.parametrize("name", ["fpi", "memseg", "defectmaker", "nsa+draem"])
+def test_recipes_are_one_graph_for_the_compiler(name):
+    task, images = PretextTask(recipe(name, None)), random_images((3, 3, 64, 64), torch.uint8)
+    draws = torch.rand(3, task.numbers, generator=seeded(15))
+    compiled = torch.compile(task, fullgraph=True, backend="eager", dynamic=False)(images, draws=draws)
+    expected = task(images, draws=draws)
+    assert_close(compiled[0].int(), expected[0].int(), atol=1, rtol=0)
+    assert torch.equal(compiled[1], expected[1])
+
+
+@pytest.mark.parametrize("names", ["nothing", "nsa+nothing", ""])
+def test_a_recipe_that_is_none_is_refused(names):
+    with pytest.raises(ValueError, match=r"recipe: some of cutpaste, .* joined by \+, required, got "):
+        recipe(names)
 
 
 def test_p_leaves_images_unchanged_and_of_kind_0():
