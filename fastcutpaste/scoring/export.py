@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fastcutpaste.files import written_whole
 from fastcutpaste.networks.folding import fold_batch_norms
@@ -25,10 +24,11 @@ from fastcutpaste.scoring.dense import (
 )
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import Ensemble
+from fastcutpaste.scoring.resize import resize_as_pillow
 
 Format = Literal["onnx", "torch"]
 LABELS = ("normal", "defective")  # what `defective` says: False, True
-OPSET = 18  # the first whose Resize is antialiased
+OPSET = 18
 
 _UNITS = {
     "gaussian": "Mahalanobis distance from normal features",
@@ -98,10 +98,9 @@ class ScoringGraph(nn.Module):
 class DecisionGraph(nn.Module):
     """Map uint8 images of any size, of one size a call, to heat maps at that size, scores and decisions.
 
-    The images are brought to the detector's size by an antialiased bilinear filter on whole numbers, as Pillow does for
-    `load_images`: of noise of nine sizes from 70 × 90 to 2000 × 3000 pixels, in ONNX Runtime, no more than 2 % of
-    the values came out otherwise, by 1 of 255 (25 % where rows shrink and columns grow, whose order Pillow 13 changes).
-    The maps are brought back bilinearly; the scores are of the maps before that, as the library's.
+    The images are brought to the detector's size as Pillow does for `load_images`, bit for bit: a runtime's own resize
+    takes its places from float32, and 1 value in 50 of noise comes out otherwise by 1 of 255. The maps are brought back
+    bilinearly; the scores are of the maps before that, as the library's.
 
     Args:
         scorer: a fitted detector, or several that are scored together.
@@ -125,7 +124,7 @@ class DecisionGraph(nn.Module):
         if self.channels_last:
             images = images.permute(0, 3, 1, 2)  # (B, H, W, 3) -> (B, 3, H, W)
         height, width = images.shape[-2:]
-        resized = F.interpolate(images, self.size, mode="bilinear", align_corners=False, antialias=True)
+        resized = resize_as_pillow(images, self.size).to(torch.uint8)
         # for each member ((B, H, W), (B,)), or of whole images ((B,),)
         made = [
             [(values - typical) / (top - typical) for values in member(resized)]

@@ -1,0 +1,54 @@
+"""Every kind of detector that can be exported, on images of sizes not its own: `pytest -m slow`, slowly."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from exported import LITE, PATCHNET, RESNET, SIZE, SIZES, assert_agree, fit, photographs, wanted
+
+from fastcutpaste.networks.backbone import NetworkConfig
+from fastcutpaste.scoring.config import DetectorConfig
+from fastcutpaste.scoring.detector import Detector
+from fastcutpaste.scoring.ensemble import Ensemble
+from fastcutpaste.scoring.export import export_detector
+
+NETWORKS = {"resnet18": RESNET, "patchnet": PATCHNET, "lite0": LITE}
+PLAIN: dict[str, DetectorConfig] = {
+    **{name: DetectorConfig(SIZE, 24, 8, density=name) for name in ("gaussian", "location", "kernel", "nearest")},
+    **{f"whole {name}": DetectorConfig(SIZE, None, density=name) for name in ("gaussian", "kernel", "nearest")},
+}
+WAYS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "levelled": {"level": True},
+    "border": {"border": True},
+    "areas": {"areas": (32, 40)},
+    "ensemble": {},
+}
+ALL = [
+    (network, kind, way)
+    for way in WAYS
+    for kind, config in PLAIN.items()
+    for network in NETWORKS
+    if not (way in ("border", "areas") and config.patch is None)  # they are of patches
+    if not (way == "areas" and kind != "gaussian")  # the library has no others
+]
+
+
+def build(network: NetworkConfig, config: DetectorConfig, together: bool) -> Detector | Ensemble:
+    return Ensemble([fit(network, config), fit(network, config, seed=1)]) if together else fit(network, config)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("network", "kind", "way"), ALL)
+def test_what_can_be_exported_says_what_the_library_says(
+    network: str, kind: str, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'fastcutpaste[export]'")
+    monkeypatch.setattr("fastcutpaste.networks.backbone.computes_bf16", lambda _: False)
+    scorer = build(NETWORKS[network], replace(PLAIN[kind], **WAYS[way]), way == "ensemble")
+    export_detector(scorer, tmp_path / "detector.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "detector.onnx", providers=["CPUExecutionProvider"])
+    for count, size in zip((1, 3, 16, 2, 1), SIZES, strict=True):
+        images = photographs(count, *size)
+        assert_agree(session.run(None, {"images": images.numpy()}), wanted(scorer, images), 1e-3)
