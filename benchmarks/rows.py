@@ -134,7 +134,9 @@ def cpu_name() -> str:
 
 def commit() -> str:
     """Give the short hash of the code that is measured, with a + if it was changed since."""
-    told = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, check=False, cwd=RESULTS.parent
-    )
+    describe = ["git", "describe", "--always", "--dirty=+"]
+    try:
+        told = subprocess.run(describe, capture_output=True, text=True, check=False, cwd=RESULTS.parent)
+    except OSError:  # no git on this machine
+        return "unknown"
     return told.stdout.strip() or "unknown"

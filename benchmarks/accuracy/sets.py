@@ -88,7 +88,7 @@ def read_folder(root: Path, size: int = USUAL_SIZE, planted: bool = False, split
 def _split_as_published(split: Path, images: ImageSet) -> tuple[ImageSet, ImageSet]:
     """Divide all images of a category: normal ones that a file names are trained on, all others tested."""
     names, here = (
-        set(split.read_text().split()),
+        set(split.read_text(encoding="utf-8").split()),
         {path.name for path, kind in zip(images.paths, images.kinds, strict=True) if kind == "good"},
     )
     if not names <= here:

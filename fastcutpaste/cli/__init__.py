@@ -66,6 +66,9 @@ def main() -> None:
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help(), err=True) if error.ctx else None
         sys.exit(2)
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "fastcutpaste"
+        sys.exit(_complain(f"{error.format_message().rstrip('.')}; see {path} --help", 2))
     except click.ClickException as error:
         sys.exit(_complain(error.format_message(), 2))
     except (click.Abort, KeyboardInterrupt):

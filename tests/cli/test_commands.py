@@ -260,6 +260,7 @@ def test_mistakes_end_in_one_line_and_leave_nothing(arguments, fragments, catego
 
 def test_usage_mistakes_end_in_one_line_too():
     assert "--preset" in failing("train", "x", "--out", "y", "--preset", "slow", status=2)
+    assert failing("train", status=2) == "error: Missing argument 'DATA'; see fastcutpaste train --help"
     assert "DATA" in failing("train", status=2)
     assert "No such command" in failing("trian", status=2)
 

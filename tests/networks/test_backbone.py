@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -262,6 +263,15 @@ def test_what_a_weights_file_is_instead_is_said_without_how_to_switch_safety_off
 def test_a_missing_weights_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^weights: 'imagenet' or an existing file required, got .*nowhere\.pt$"):
         Network(NetworkConfig(SMALL), tmp_path / "nowhere.pt")
+
+
+def test_weights_that_cannot_be_downloaded_say_what_else_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: Any, **_settings: Any) -> None:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(torchvision.models, "get_model", refuse)
+    with pytest.raises(OSError, match=r"a download required, got: .*not known.*; weights can be a file"):
+        Network(NetworkConfig("resnet18"), "imagenet")
 
 
 def test_an_unknown_backbone_is_answered_with_near_names() -> None:

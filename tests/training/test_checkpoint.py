@@ -222,10 +222,9 @@ def test_a_signal_that_comes_again_later_is_obeyed_at_once(tmp_path, monkeypatch
     before = signal.getsignal(signal.SIGINT)
 
     def insist():
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # to this thread: one to the process may wait until the sleep is over
         time.sleep(0.1)
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(1)
+        signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt), keeper.heeding():
         insist()
