@@ -67,8 +67,12 @@ def paste_normalized(
     """Paste and normalize, in one pass on a GPU.
 
     Args:
-        images, patches, fill: as `paste` takes them.
-        mean, std, dtype: as `normalize` takes them.
+        images: as `paste` takes them.
+        patches: as `paste` takes them.
+        mean: as `normalize` takes it.
+        std: as `normalize` takes it.
+        dtype: of the result, as `normalize` takes it.
+        fill: as `paste` takes it.
 
     Returns:
         (k·B, C, H, W) of `dtype`: what `normalize` makes of the images of `paste`; on a GPU in channels_last, as a

@@ -111,8 +111,12 @@ class PretextTask(Ruled):
         """Give the images of `augment`, normalized, and the labels.
 
         Args:
-            images, generator, draws: as for `augment`.
-            mean, std, dtype: as for `normalize`.
+            images: as for `augment`.
+            mean: as for `normalize`.
+            std: as for `normalize`.
+            dtype: of the images given, as for `normalize`.
+            generator: as for `augment`.
+            draws: as for `augment`.
 
         Returns:
             ((k+1)·B, C, H, W) of `dtype`, as `paste_normalized` gives them, and labels ((k+1)·B,).
