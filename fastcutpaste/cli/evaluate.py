@@ -9,6 +9,7 @@ import click
 from fastcutpaste.cli.options import (
     DEVICE_OPTION,
     DEVICES_OPTION,
+    PAGES_OPTION,
     STRICT_OPTION,
     finish,
     load_scorer,
@@ -19,6 +20,7 @@ from fastcutpaste.cli.options import (
 from fastcutpaste.console import people, show_progress
 from fastcutpaste.files import check_writable
 from fastcutpaste.images.folders import ImageSet, check_masks, find_test_images, label_images
+from fastcutpaste.images.pages import with_pages
 from fastcutpaste.images.survey import counted
 from fastcutpaste.reports.evaluated import Evaluation
 from fastcutpaste.reports.promise import compare_with_promise, looks_of_source, percent
@@ -52,12 +54,14 @@ FIGURES = ("image_auroc", "pixel_auroc", "pro_auc", "false_positive_rate", "dete
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for scores and heat maps.  [default: RUN/evaluation]"
 )
+@PAGES_OPTION
 @STRICT_OPTION
 @DEVICE_OPTION
 @DEVICES_OPTION
 def evaluate(
     run: Path, data: Path | None, good_folders: tuple[Path, ...], bad_folders: tuple[Path, ...],
-    mask_folder: Path | None, out: Path | None, strict: bool, device: str, devices: int,
+    mask_folder: Path | None, out: Path | None, pages: bool, strict: bool, device: str,
+    devices: int,
 ) -> None:  # fmt: skip
     """Measure the detector in RUN on labelled images: DATA/test/<kind>, with masks in DATA/ground_truth.
 
@@ -68,6 +72,7 @@ def evaluate(
     fabric = processes(device, devices)
     detector = load_scorer(run, fabric.device)
     found = _labelled(data, good_folders, bad_folders, mask_folder)
+    found = with_pages(found) if pages else found
     people.print(counted(found), markup=False)
     if detector.config.patch is not None:
         check_masks(found)  # before any scoring, which takes minutes

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from fastcutpaste.cli.options import finish
+from fastcutpaste.cli.options import PAGES_OPTION, finish
 from fastcutpaste.console import people
 from fastcutpaste.images.survey import inspect_closely, survey
 
@@ -13,7 +13,8 @@ from fastcutpaste.images.survey import inspect_closely, survey
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), default=Path("contact_sheet.png"), show_default=True,
               help="Picture with up to ten images of each part and kind.")  # fmt: skip
-def inspect(data: Path, out: Path) -> None:
+@PAGES_OPTION
+def inspect(data: Path, out: Path, pages: bool) -> None:
     """Tell what in DATA would be read as what: a folder in a layout of published sets, a plain one, or a CSV file.
 
     Counts by part and kind, sizes, modes, bits, masks, brightness; images that are there twice, and what else may lead
@@ -23,7 +24,7 @@ def inspect(data: Path, out: Path) -> None:
         raise ValueError(f"inspect --out: a picture's name required, such as contact_sheet.png, got {out}")
     from fastcutpaste.reports.contact_sheet import write_contact_sheet  # half a second to import
 
-    found, facts = inspect_closely(survey(data))
+    found, facts = inspect_closely(survey(data, pages))
     people.print(found.headline, markup=False)
     for group, fact in facts.items():
         bright = f"  brightness {fact['brightness']:.3f} ± {fact['spread']:.3f}" if "brightness" in fact else ""

@@ -28,6 +28,9 @@ DEVICES_OPTION = click.option(
 )
 
 STRICT_OPTION = click.option("--strict", is_flag=True, help="Stop at the first file that cannot be read.")
+PAGES_OPTION = click.option(
+    "--pages", is_flag=True, help="Take each page of a TIFF, and frame of a GIF, as an image: scan.tif#2."
+)
 INCOMPLETE = 3  # exit status of a command that passed over files it could not read
 
 

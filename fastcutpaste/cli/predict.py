@@ -11,6 +11,7 @@ import numpy as np
 from fastcutpaste.cli.options import (
     DEVICE_OPTION,
     DEVICES_OPTION,
+    PAGES_OPTION,
     STRICT_OPTION,
     finish,
     load_scorer,
@@ -24,7 +25,9 @@ from fastcutpaste.console import people
 from fastcutpaste.files import check_writable, safe_name
 from fastcutpaste.images.decode import read_image
 from fastcutpaste.images.folders import find_test_images
+from fastcutpaste.images.pages import all_pages
 from fastcutpaste.images.readable import AT_ONCE, Unread
+from fastcutpaste.images.tree import page_of
 from fastcutpaste.reports.graphed import Graphed, graph_in_turn
 from fastcutpaste.reports.lines import append_lines, read_lines
 from fastcutpaste.reports.page import Shown
@@ -65,6 +68,7 @@ Told = dict[str, Any]  # what JSON says of an image: its decision and regions, o
 @click.option("--watch", is_flag=True, help="Score what comes into the folders IMAGES, and what is there, into OUT.")
 @click.option("--settle", type=click.FloatRange(0, min_open=True), default=2.0, show_default=True,
               help="Seconds for which a file has to be unchanged to be scored by --watch.")  # fmt: skip
+@PAGES_OPTION
 @STRICT_OPTION
 @DEVICE_OPTION
 @DEVICES_OPTION
@@ -77,6 +81,7 @@ def predict(
     resume: bool,
     watch: bool,
     settle: float,
+    pages: bool,
     strict: bool,
     device: str,
     devices: int,
@@ -92,7 +97,7 @@ def predict(
     which it goes on when started again, and a signal ends it with status 0.
     """
     if watch:
-        _check_watch(images, heatmaps, report, strict, devices)
+        _check_watch(images, heatmaps, report, strict or pages, devices)
     _check_names(report, out, resume or watch)
     detector, fabric = _load(run, device, devices)
     _check_drawn(detector, heatmaps)
@@ -101,6 +106,7 @@ def predict(
         _watch(detector, images, heatmaps, out, settle)
         return
     paths = [path for argument in images for path in find_test_images(argument, divided=False).paths]
+    paths = list(all_pages(paths)) if pages else paths
     told = _kept(out, paths, detector.calibration) if out is not None and resume else {}
     gathered([], fabric)  # nothing is added before all have read it
     shown: dict[int, Shown] = {}
@@ -142,11 +148,9 @@ def _check_names(report: Path | None, out: Path | None, resume: bool) -> None:
         raise ValueError(f"--out: a new file required, got {out}, which is there; --resume goes on with its results")
 
 
-def _check_watch(
-    folders: Sequence[Path], heatmaps: Path | None, report: Path | None, strict: bool, devices: int
-) -> None:
-    if report is not None or strict or devices != 1 or one_of_several():
-        raise ValueError("--watch: one process, without --report and --strict, required, since there is no end to it")
+def _check_watch(folders: Sequence[Path], heatmaps: Path | None, report: Path | None, ends: bool, devices: int) -> None:
+    if report is not None or ends or devices != 1 or one_of_several():
+        raise ValueError("--watch: one process, without --report, --strict and --pages, required")
     check_folders(folders, heatmaps)
 
 
@@ -212,10 +216,15 @@ def _look_at(
         some = []
         for one in next(batches, []):
             number = next(numbers)
-            picture = None if heatmaps is None else heatmaps / f"{number:04d}_{safe_name(one.path.stem)}.png"
+            picture = None if heatmaps is None else heatmaps / f"{number:04d}_{safe_name(_stem_of(one.path))}.png"
             some.append((number, *_look(detector, one, picture, wants_page, strict)))
         yield gathered(some, fabric)
     next(batches, None)  # says now what the files lost
+
+
+def _stem_of(path: Path) -> str:
+    file, page = page_of(path)
+    return file.stem if page is None else f"{file.stem}_page{page}"
 
 
 def _kept(out: Path, paths: Sequence[Path], calibration: Calibration) -> dict[int, Told]:

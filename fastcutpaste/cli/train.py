@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 from fastcutpaste.cli.options import (
     DEVICE_OPTION,
     DEVICES_OPTION,
+    PAGES_OPTION,
     areas_of,
     device_named,
     finish,
@@ -109,6 +110,7 @@ READ = ("auto", "resident", "stream", "dali")
 @click.option("--read", type=click.Choice(READ), default="auto", show_default=True,
               help="Keep all images on the device, or read them again each epoch, by processes (stream) or by NVIDIA "
                    "DALI, on a GPU; auto: keep what fits, read the rest as can be.")  # fmt: skip
+@PAGES_OPTION
 @click.option("--skip-unreadable", is_flag=True,
               help="Train without files that cannot be read; their names are kept in the detector's file.")  # fmt: skip
 @click.option("--bits", type=click.IntRange(8, 16),
@@ -128,9 +130,9 @@ def train(
     optimizer: Any, learning_rate: float | None, recipe: str, jitter: float | None, source: Any,
     backbone: str | None, weights: str | None, stage: str | None, density: Any, border: bool, level: bool, areas: str,
     fpr: float, held_out: float | None, hold_out: Any, group: str | None, calibration: Path | None, seeds: str,
-    precision: Any, compiled: bool | None, read: str, skip_unreadable: bool, bits: int | None, device: str,
-    devices: int, num_nodes: int, resume: bool, accept_changes: bool, save_minutes: float, save_steps: int | None,
-    overwrite: bool, profile: bool,
+    precision: Any, compiled: bool | None, read: str, pages: bool, skip_unreadable: bool, bits: int | None,
+    device: str, devices: int, num_nodes: int, resume: bool, accept_changes: bool, save_minutes: float,
+    save_steps: int | None, overwrite: bool, profile: bool,
 ) -> None:  # fmt: skip
     """Train a detector on the normal images in DATA: an MVTec category (train/good), or a plain folder of images.
 
@@ -175,12 +177,12 @@ def train(
     )
     network = NetworkConfig(backbone, stage=stage, patch=crop or 64)
     Network(network, weights).probe((crop, crop) if crop else scoring.size)  # what is wrong with either comes up now
-    surveyed = survey(data)
+    surveyed = survey(data, pages)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they say is among the survey's notes
         found = find_training_images(data)
     aside = Aside(calibration, hold_out, held_out, group)
-    chosen = choose_images(data, found.paths, aside, len(numbers), numbers[0], skip_unreadable)
+    chosen = choose_images(data, found.paths, aside, len(numbers), numbers[0], skip_unreadable, pages)
     # A detector's scale is made of them; of whole images, whose typical score is a median, it takes more.
     fewest, least = min(len(split.held_out) for split in chosen.splits), 2 if crop else 4
     if len(numbers) > 1 and fewest < least:

@@ -18,8 +18,9 @@ from fastcutpaste.images.decode import find_bits, in_threads, load_images, peek
 from fastcutpaste.images.folders import find_calibration_images, find_training_images
 from fastcutpaste.images.hold_out import How, groups_of, hold_out, spans
 from fastcutpaste.images.looks import Looks, differences
+from fastcutpaste.images.pages import all_pages
 from fastcutpaste.images.readable import Unread, find_unread
-from fastcutpaste.images.tree import folders_in, is_good
+from fastcutpaste.images.tree import folders_in, is_good, page_of
 from fastcutpaste.training.recipe import Batches
 from fastcutpaste.training.step import TrainConfig
 
@@ -77,19 +78,22 @@ class Chosen:
 
 
 def choose_images(
-    root: Path, found: tuple[Path, ...], aside: Aside, count: int, seed: int, skip_unreadable: bool = False
-) -> Chosen:
+    root: Path, found: tuple[Path, ...], aside: Aside, count: int, seed: int, skip_unreadable: bool = False,
+    pages: bool = False,
+) -> Chosen:  # fmt: skip
     """Choose what each of `count` detectors learns from, and what sets its threshold.
 
     Those of a folder, if one is asked for, or if MVTec AD 2's `validation/good` lies in the root and nothing else is
     asked for; then all detectors learn from all images. Otherwise each detector holds out another part.
 
-    Where unreadable files are to be skipped, all are decoded once to know them.
+    Where unreadable files are to be skipped, all are decoded once to know them. With `pages`, those of a file
+    of several are images of their own.
 
     Raises:
         ValueError: both ways asked for, images on both sides, and as `hold_out` and `groups_of` do; files that cannot
             be read, all of them named, or where they are skipped, no others.
     """
+    found = all_pages(found) if pages else found
     found, unread = _readable(found) if skip_unreadable else (found, ())
     asked = any(value is not None for value in (aside.how, aside.share, aside.group))
     if aside.calibration is not None:
@@ -101,6 +105,7 @@ def choose_images(
         kept = None if asked else find_calibration_images(root)
         own = kept.paths if kept else ()
     if own:
+        own = all_pages(own) if pages else own
         if skip_unreadable:
             own, more = _readable(own)
             unread += more
@@ -269,7 +274,10 @@ def read_images(
     needed = len(paths) * (1 if len({int(split.held_out[0]) for split in splits}) == 1 else 2)  # for fitting, a copy
     if read in ("stream", "dali") or (read == "auto" and not fits(needed, size, device)):
         why = f"they take more than {RESIDENT_SHARE:.0%} of the free memory" if read == "auto" else "as asked for"
-        gifs = any(path.suffix.lower() == ".gif" for path in paths)  # which DALI does not know
+        paged = any(page_of(path)[1] for path in paths)
+        if paged and read == "dali":
+            raise ValueError("--pages: another --read than dali required, which does not know them")
+        gifs = paged or any(path.suffix.lower() == ".gif" for path in paths)  # which DALI does not know
         by_dali = read == "dali" or (
             read == "auto" and device.type == "cuda" and has_dali() and bits in (None, 16) and not gifs
         )

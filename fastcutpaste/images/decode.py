@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fastcutpaste.images.depth import DEEPEST, bits_for, bits_of, brightest, read_deep_color, to_eight
+from fastcutpaste.images.tree import page_of
 
 if TYPE_CHECKING:  # a file is decoded without torch
     import torch
@@ -36,7 +37,7 @@ _DEEP = "had 12 or 16 bits a channel, reduced to 8"
 _UNUSED = "had 16 bits a channel but used a quarter at most, reduced to 8; give bits if they are a camera's 10, 12, 14"
 _ABOVE = "had values above the highest of the bits given, made white"
 _TRANSPARENT = "had transparent pixels, alpha dropped"
-_MORE_PAGES = "had more than one page or frame, the first is used"
+_MORE_PAGES = "had more than one page or frame, the first is used (--pages, or a path such as scan.tif#2: others)"
 _CMYK = "were CMYK, converted without a colour profile"
 
 _Item = TypeVar("_Item")
@@ -58,7 +59,8 @@ def read_image(path: str | Path, bits: int | None = None) -> Image.Image:
     was transparent, only the first page or frame is used.
 
     Args:
-        path: a BMP, GIF, JPEG, PNG, TIFF or WebP file; the content counts, not the extension.
+        path: a BMP, GIF, JPEG, PNG, TIFF or WebP file; the content counts, not the extension. A page of a TIFF, or a
+            frame, is `scan.tif#2`, counted from 1.
         bits: of the values in files of more than 8, 8 to 16: 12 for a camera's 0-4095 in files of 16. `find_bits` gives
             those of a set of images, and `DetectorConfig.bits` those of a detector, whose images are all to be read
             so. None: as many as the files have.
@@ -168,7 +170,7 @@ def decode(
     """
     notes = []
     with opened(path) as image:
-        if getattr(image, "n_frames", 1) > 1:
+        if page_of(path)[1] is None and getattr(image, "n_frames", 1) > 1:
             notes.append(_MORE_PAGES)
         in_file, kind = bits_of(image), image.format
         kept = min(in_file, bits or DEEPEST)
@@ -221,7 +223,8 @@ def peek(path: Path) -> tuple[tuple[int, int], str]:
 
 def _deep_color(path: Path, kind: str | None, bits: int, orientation: int) -> Image.Image:
     """Read a file of several channels of 16 bits as an upright RGB image of the highest 8 of so many bits."""
-    values = read_deep_color(path, kind)
+    file, page = page_of(path)
+    values = read_deep_color(file, kind, (page or 1) - 1)
     channels = 3 if values.shape[2] >= 3 else 1
     image = Image.fromarray(to_eight(values[..., :channels].repeat(3 // channels, 2), bits))
     image.getexif()[_ORIENTATION] = orientation
@@ -231,13 +234,18 @@ def _deep_color(path: Path, kind: str | None, bits: int, orientation: int) -> Im
 
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
-    """Open an image file; let every failure, here or in the block, name the file."""
+    """Open an image file, or a page of one; let every failure, here or in the block, name the file."""
+    file, page = page_of(path)
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(file, formats=_FORMATS) as image:
+            if page is not None:
+                if not 1 <= page <= getattr(image, "n_frames", 1):
+                    raise ValueError(f"{getattr(image, 'n_frames', 1)} pages")
+                image.seek(page - 1)
             yield image
     except Exception as error:  # decoders meet broken files with OSError, SyntaxError, struct.error, IndexError, …
         if isinstance(error, UnidentifiedImageError):
-            reason = f"a file of another format or broken from the start ({path.stat().st_size} bytes)"
+            reason = f"a file of another format or broken from the start ({file.stat().st_size} bytes)"
         elif isinstance(error, Image.DecompressionBombError):
             count = "".join(re.findall(r"\((\d+) pixels\)", str(error)))
             most = 2 * (Image.MAX_IMAGE_PIXELS or 0)

@@ -38,21 +38,23 @@ def brightest(image: Image.Image) -> int:
     return 256 * max(int(high) for _, high in bands) + 255  # type: ignore[misc]
 
 
-def read_deep_color(path: Path, kind: str | None) -> NDArray[np.uint16]:
+def read_deep_color(path: Path, kind: str | None, page: int = 0) -> NDArray[np.uint16]:
     """Read all 16 bits of a PNG or TIFF of several channels, (H, W, C), as they lie in the file.
 
     Raises:
-        ValueError: an interlaced PNG.
+        ValueError: an interlaced PNG, a later frame of one.
     """
     if kind == "PNG":
+        if page:
+            raise ValueError("a frame of 16 bits a channel, of which fewer are used; save it as a file of its own")
         high, low = _bytes_of_png(path.read_bytes())
         return (high.astype(np.uint16) << 8 | low).astype(np.uint16)
     from tifffile import TiffFile  # scikit-image comes with it
 
     with TiffFile(path) as file:
-        page = file.pages[0]
-        values: NDArray[np.uint16] = page.asarray()
-        planes = values.ndim == 3 and page.axes[0] == "S"  # channels in planes of their own
+        found = file.pages[page]
+        values: NDArray[np.uint16] = found.asarray()
+        planes = values.ndim == 3 and found.axes[0] == "S"  # channels in planes of their own
     return np.moveaxis(values, 0, -1) if planes else values
 
 

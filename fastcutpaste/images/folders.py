@@ -21,6 +21,7 @@ from fastcutpaste.images.tree import (
     images_in,
     is_bad,
     is_good,
+    page_of,
     some_of,
 )
 
@@ -104,8 +105,9 @@ def find_test_images(root: str | Path, divided: bool = True) -> ImageSet:
         ValueError: nothing there, no images, an empty kind, masks and images that do not pair up.
     """
     root = Path(root)
-    if root.is_file() and root.suffix.lower() != ".csv":
-        if root.suffix.lower() not in EXTENSIONS:
+    file = page_of(root)[0]
+    if file.is_file() and file.suffix.lower() != ".csv":
+        if file.suffix.lower() not in EXTENSIONS:
             raise ValueError(f"{root}: an image ({' '.join(EXTENSIONS)}), a folder or a CSV file required")
         return all_of_kind((root,), None)
     labelled = _labelled(root)

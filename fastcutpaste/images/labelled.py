@@ -22,6 +22,7 @@ from fastcutpaste.images.tree import (
     images_directly_in,
     images_in,
     is_good,
+    page_of,
     some_of,
 )
 
@@ -228,7 +229,7 @@ def _listed(file: Path, rows: Sequence[dict[str, str]], places: Sequence[Path], 
 
     def found(name: str, line: int) -> Path:
         for place in places:
-            if (place / name).exists():
+            if page_of(place / name)[0].exists():
                 return place / name
         raise ValueError(f"{file}: a file {places[0] / name} required by line {line}, got none")
 

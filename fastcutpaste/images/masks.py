@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from fastcutpaste.images.decode import in_threads, opened
-from fastcutpaste.images.tree import holds_masks, images_in, natural, some_of, stem_of
+from fastcutpaste.images.tree import holds_masks, images_in, natural, page_of, some_of, stem_of
 
 Mask: TypeAlias = Path | tuple[Path, ...]  # one file, or several of one image, which are united
 
@@ -79,7 +79,7 @@ def _in_folder_of_masks(path: Path, root: Path) -> bool:
 def is_drawing(path: Path, classes: bool) -> bool:
     """Tell whether an image has two values a channel, as a mask has, or, with `classes`, a few."""
     try:
-        written = path.stat()
+        written = page_of(path)[0].stat()
     except OSError:  # a broken link
         return False
     return _is_drawing(path, classes, written.st_mtime_ns, written.st_size)

@@ -21,7 +21,8 @@ from fastcutpaste.images.folders import (
     load_masks,
 )
 from fastcutpaste.images.looks import Looks, differences
-from fastcutpaste.images.tree import files_in, some_of
+from fastcutpaste.images.pages import with_pages
+from fastcutpaste.images.tree import files_in, page_of, some_of
 
 _MOST = 4  # sizes and modes that are told
 
@@ -62,7 +63,7 @@ class Survey:
         return found
 
 
-def survey(root: Path) -> Survey:
+def survey(root: Path, pages: bool = False) -> Survey:
     """Find what a folder or a list is read as, by names, and masks by their pixels where names speak of masks.
 
     Raises:
@@ -80,12 +81,14 @@ def survey(root: Path) -> Survey:
             del finders["to test"]  # the same images, unlabelled, or none
         found = {part: _try(find, root) for part, find in finders.items()}
     parts = {part: images for part, images in found.items() if isinstance(images, ImageSet)}
+    files = {page_of(path)[0] for images in parts.values() for path in (*images.paths, *images.mask_files)}
+    if pages:
+        parts = {part: with_pages(images) for part, images in parts.items()}
     errors = [error for error in found.values() if isinstance(error, str)]
     if not parts:
         raise ValueError(errors[0])
-    used = {path for images in parts.values() for path in (*images.paths, *images.mask_files)}
     every = [] if root.is_file() else files_in(root)
-    left = tuple(path for path in every if path not in used)
+    left = tuple(path for path in every if path not in files)
     notes = list(dict.fromkeys([*errors, *(str(warning.message) for warning in caught)]))
     if left:
         names = [path.relative_to(root).as_posix() for path in left]

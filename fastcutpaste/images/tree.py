@@ -16,6 +16,13 @@ _BAD |= {"rejects", "anomaly", "anomalies", "anomalous", "abnormal", "faulty", "
 _MASKS = {"groundtruth", "gt", "mask", "masks", "label", "labels", "annotation", "annotations", "segmentation"}
 
 
+def page_of(path: Path) -> tuple[Path, int | None]:
+    """Give the file and the number, from 1, of a page's path: scan.tif and 2 of `scan.tif#2`; None of a file's own."""
+    name, mark, number = path.name.rpartition("#")
+    is_page = mark and Path(name).suffix.lower() in EXTENSIONS and number.isascii() and number.isdecimal()
+    return (path.with_name(name), int(number)) if is_page else (path, None)
+
+
 def is_good(name: str) -> bool:
     """Tell whether a name is a usual word for good parts, in any case: good, OK, Normal, defect-free, …"""
     return _plain_word(name) in _GOOD

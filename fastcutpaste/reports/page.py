@@ -20,6 +20,7 @@ from urllib.parse import quote
 import numpy as np
 
 from fastcutpaste.files import written_whole
+from fastcutpaste.images.tree import page_of
 from fastcutpaste.scoring.intervals import CONFIDENCE
 from fastcutpaste.scoring.metrics import Curve
 
@@ -108,7 +109,7 @@ def _record(image: Shown, page: Path) -> dict[str, Any]:
     return {
         "name": image.path.name,
         "path": str(image.path),
-        "link": _link(image.path, page.parent),
+        "link": _link(page_of(image.path)[0], page.parent),
         "kind": image.kind,
         "score": image.score,
         "size": image.size,

@@ -17,6 +17,7 @@ from torch import Tensor
 
 import fastcutpaste
 from fastcutpaste.console import people
+from fastcutpaste.images.tree import page_of
 from fastcutpaste.networks.backbone import Network, NetworkConfig
 from fastcutpaste.scoring.config import DetectorConfig
 from fastcutpaste.training.checkpoint import Facts, Keeper, differences, load_checkpoint
@@ -178,9 +179,10 @@ def fingerprint(paths: Sequence[Path]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     every = -(-len(paths) // _FINGERPRINTED) or 1  # rounded up
     for i, path in enumerate(paths):
-        digest.update(os.fsencode(path.name) + f" {path.stat().st_size}\n".encode())
+        file = page_of(path)[0]
+        digest.update(os.fsencode(path.name) + f" {file.stat().st_size}\n".encode())
         if i % every == 0:
-            digest.update(path.read_bytes())
+            digest.update(file.read_bytes())
     return digest.hexdigest()
 
 

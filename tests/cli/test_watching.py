@@ -159,8 +159,8 @@ def test_what_cannot_be_watched_is_refused(trained: Path, tmp_path: Path) -> Non
     image = write_picture(inside / "0.png", draw_noise(48, 64))
     watched = ("predict", trained, inside, "--watch")
     assert "with --out required" in failing(*watched)
-    for more in (("--report", tmp_path / "r.html"), ("--strict",), ("--devices", 2)):
-        assert "--watch: one process, without --report and --strict" in failing(*watched, "--out", out, *more)
+    for more in (("--report", tmp_path / "r.html"), ("--strict",), ("--pages",), ("--devices", 2)):
+        assert "--watch: one process, without --report, --strict and --pages" in failing(*watched, "--out", out, *more)
     line = failing(*watched, "--out", out, "--heatmaps", inside / "maps")
     assert "--heatmaps: a folder that is not watched required" in line
     assert "--watch: a folder required" in failing("predict", trained, image, "--watch", "--out", out)
