@@ -74,7 +74,10 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         sys.exit(_complain("interrupted", 130))
     except (ValueError, TypeError, OSError, ArithmeticError, ImportError) as error:
-        sys.exit(_complain(str(error), 1))
+        without = isinstance(error, ImportError) and error.name == "torch"
+        sys.exit(
+            _complain("torch required, but by `predict` of an exported graph, got none" if without else str(error), 1)
+        )
     except MemoryError as error:
         sys.exit(_complain(str(error) or "out of memory, try a smaller --batch or --size", 1))
     except RuntimeError as error:

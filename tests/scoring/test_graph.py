@@ -115,12 +115,13 @@ def test_a_stripped_graph_a_strange_one_and_no_graph_are_refused(exported: Path,
     onnx.save(model, tmp_path / "stripped.onnx")
     with pytest.raises(ValueError, match=r"stripped\.onnx: a graph as .* got one without its metadata"):
         Graph(tmp_path / "stripped.onnx")
-    text = '<ir_version: 8, opset_import: ["" : 18]> f (float[2] x) => (float[2] y) {y = Relu(x)}'
-    strange = onnx.parser.parse_model(text)
-    strange.metadata_props.add(key="fastcutpaste", value=told)
-    onnx.save(strange, tmp_path / "strange.onnx")
-    with pytest.raises(ValueError, match=r"strange\.onnx: .* outputs maps, scores of images required, got y"):
-        Graph(tmp_path / "strange.onnx")
+    for name, gives in (("x", "maps"), ("images", "y")):
+        relu = f"f (float[2] {name}) => (float[2] {gives}) {{{gives} = Relu({name})}}"
+        strange = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 18]> {relu}')
+        strange.metadata_props.add(key="fastcutpaste", value=told)
+        onnx.save(strange, tmp_path / "strange.onnx")
+        with pytest.raises(ValueError, match=rf"strange\.onnx: .* maps, scores of images required, got {gives}"):
+            Graph(tmp_path / "strange.onnx")
     (tmp_path / "cut.onnx").write_bytes(exported.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"cut\.onnx: a whole ONNX file required, got one that ONNX Runtime refuses"):
         Graph(tmp_path / "cut.onnx")
