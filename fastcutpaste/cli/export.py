@@ -13,7 +13,7 @@ from fastcutpaste.files import written_whole
 from fastcutpaste.images.decode import read_image
 from fastcutpaste.images.folders import find_test_images
 from fastcutpaste.reports.runs import load_run
-from fastcutpaste.scoring.export import about_graph, export_detector
+from fastcutpaste.scoring.export import about_graph, check_extra, export_detector
 from fastcutpaste.scoring.parity import Pixels, compare, make_images
 
 _MOST_IMAGES = 16  # that are scored both ways: spread over those there are
@@ -33,6 +33,8 @@ def export(run: Path, kind: Any, out: Path | None, channels_last: bool, images: 
     Graph and detector score some images before the file is put in its place. How far they are apart is printed, and
     written beside it; too far, and there is no file.
     """
+    if kind == "onnx":
+        check_extra("onnx", "onnxscript", "onnxruntime")
     scorer = load_run(run, torch.device("cpu"))
     seen = make_images(scorer.config.size) if images is None else _read(images, scorer.config.bits)
     folder = run if run.is_dir() else run.parent

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import math
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -134,6 +135,14 @@ class DecisionGraph(nn.Module):
         return *(resize_map(each, (height, width)) for each in maps), scores, scores > self.threshold
 
 
+def check_extra(*packages: str) -> None:
+    """Raise an ImportError that names the extra, if one of its packages is missing."""
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise ImportError(f"export to ONNX: {', '.join(packages)} required, got no {', no '.join(missing)}; "
+                          "pip install 'fastcutpaste[export]'")  # fmt: skip
+
+
 def export_detector(
     scorer: Detector | Ensemble, path: str | Path, kind: Format = "onnx", channels_last: bool = False
 ) -> None:
@@ -160,6 +169,8 @@ def export_detector(
     """
     if kind not in ("onnx", "torch"):
         raise ValueError(f"export_detector: 'onnx' or 'torch' required, got {kind!r}")
+    if kind == "onnx":
+        check_extra("onnx", "onnxscript")
     graph = DecisionGraph(scorer, channels_last).eval()
     about = about_graph(scorer, channels_last)
     height, width = (length + 1 for length in scorer.config.size)  # as the detector's, they would be taken for fixed
@@ -180,8 +191,6 @@ def export_detector(
                     graph, (images,), dynamo=True, input_names=["images"], output_names=names,
                     dynamic_shapes=(open_sizes,), opset_version=OPSET, verbose=False,
                 )  # fmt: skip
-        except ImportError:
-            raise
         except Exception as error:  # whatever following a network's code makes of it
             backbones = ", ".join(dict.fromkeys(member.network.config.backbone for member in _members(scorer)))
             reason = (str(error) or type(error).__name__).splitlines()[0]

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +171,12 @@ def test_export_writes_one_graph_beside_the_detector_and_how_far_the_two_are_apa
     assert table in text
     assert f"decisions that differ: {result['parity']['decisions']} of 4" in table
     assert f"| scores | {result['parity']['scores'][0]:.1e} |" in table
+
+
+def test_export_without_its_extra_names_it_before_any_work(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    text = failing("export", tmp_path / "nowhere")
+    assert "got no onnxscript; pip install 'fastcutpaste[export]'" in text
 
 
 def test_export_of_a_graph_that_disagrees_leaves_the_former_one_and_says_how_far_it_is_off(
