@@ -1,4 +1,4 @@
-"""Draw docs/transforms.jpg: every transform once on three photographs, what was pasted outlined.
+"""Draw docs/transforms.jpg and recipes.jpg: each once on three photographs, what was changed outlined.
 
 python docs/pictures.py
 """
@@ -11,10 +11,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 from skimage import data
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastcutpaste import Confetti, Cutout, CutPaste, CutPasteScar, OnForeground, QuarterTurn, Scar
+from fastcutpaste import Confetti, Cutout, CutPaste, CutPasteScar, OnForeground, QuarterTurn, Scar, recipe
 
 TRANSFORMS = {
     "CutPaste()": CutPaste(),
@@ -42,12 +42,12 @@ def photographs(side: int = 192) -> Tensor:
     return torch.stack(images).round().clamp(0, 255).to(torch.uint8)
 
 
-def main() -> None:
+def draw(transforms: dict[str, nn.Module], seed: int, path: Path) -> None:
     """Draw a row for each transform, a column for each photograph."""
     images = photographs()
     rows = {"the photographs": (images, None)}
-    for name, transform in TRANSFORMS.items():
-        made = transform.augment(images, torch.Generator().manual_seed(4))
+    for name, transform in transforms.items():
+        made = transform.augment(images, torch.Generator().manual_seed(seed))
         rows[name] = (made.images, None if name == "QuarterTurn(1)" else made.mask[:, 0])
     figure = plt.figure(figsize=(8, 3 * len(rows)), layout="constrained")
     for part, (name, (pictures, masks)) in zip(figure.subfigures(len(rows)), rows.items(), strict=True):
@@ -55,9 +55,16 @@ def main() -> None:
         for i, axis in enumerate(part.subplots(1, len(images))):
             axis.imshow(pictures[i].permute(1, 2, 0), interpolation="nearest")  # (H, W, 3)
             axis.set_axis_off()
-            if masks is not None:
+            if masks is not None and masks[i].any():
                 axis.contour(masks[i], levels=[0.5], colors="#00ff66", linewidths=1)
-    figure.savefig(Path(__file__).with_name("transforms.jpg"), dpi=75, pil_kwargs={"quality": 82})
+    figure.savefig(path, dpi=75, pil_kwargs={"quality": 82})
+
+
+def main() -> None:
+    """Draw both pictures."""
+    draw(TRANSFORMS, 4, Path(__file__).with_name("transforms.jpg"))
+    names = ("fpi", "nsa", "draem", "memseg", "defectmaker")
+    draw({f'recipe("{name}")': recipe(name) for name in names}, 2, Path(__file__).with_name("recipes.jpg"))
 
 
 if __name__ == "__main__":

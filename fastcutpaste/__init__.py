@@ -22,8 +22,10 @@ if TYPE_CHECKING:  # loaded on first use, below: the op needs torch alone, and -
     from fastcutpaste.training.recipe import train_network
     from fastcutpaste.training.step import TrainConfig
     from fastcutpaste.transforms.baselines import Confetti, Cutout, QuarterTurn, Scar
+    from fastcutpaste.transforms.defect import Defect, Mixture
     from fastcutpaste.transforms.foreground import OnForeground
     from fastcutpaste.transforms.patch import BaseAugmentation, CutPaste, CutPasteScar, OneOf
+    from fastcutpaste.transforms.recipes import recipe
     from fastcutpaste.transforms.tasks import CutPaste3Way, PretextTask
 
 __version__ = "0.1.0"
@@ -35,10 +37,12 @@ __all__ = [
     "CutPaste3Way",
     "CutPasteScar",
     "Cutout",
+    "Defect",
     "Detector",
     "DetectorConfig",
     "Ensemble",
     "Jitter",
+    "Mixture",
     "Network",
     "NetworkConfig",
     "OnForeground",
@@ -62,6 +66,7 @@ __all__ = [
     "place_cutpaste",
     "place_scar",
     "random_crops",
+    "recipe",
     "train",
     "train_network",
 ]
@@ -73,10 +78,12 @@ _ON_FIRST_USE = {
     "CutPaste3Way": "transforms.tasks",
     "CutPasteScar": "transforms.patch",
     "Cutout": "transforms.baselines",
+    "Defect": "transforms.defect",
     "Detector": "scoring.detector",
     "DetectorConfig": "scoring.config",
     "Ensemble": "scoring.ensemble",
     "Jitter": "op.color",
+    "Mixture": "transforms.defect",
     "Network": "networks.backbone",
     "NetworkConfig": "networks.backbone",
     "OnForeground": "transforms.foreground",
@@ -99,6 +106,7 @@ _ON_FIRST_USE = {
     "place_cutpaste": "op.placement",
     "place_scar": "op.placement",
     "random_crops": "op.paste",
+    "recipe": "transforms.recipes",
     "train": "training.loop",
     "train_network": "training.recipe",
 }

@@ -37,6 +37,22 @@ def unlike_border(images: Tensor, threshold: float = 0.1) -> Tensor:
     return difference > threshold * full
 
 
+def object_or_all(images: Tensor, most: float = 0.1) -> Tensor:
+    """Take `unlike_border` as foreground, and all of an image whose border is not plain: it shows a surface.
+
+    Args:
+        images: (B, C, H, W), uint8 0–255 or floating point 0–1.
+        most: share of the border that may be unlike it.
+
+    Returns:
+        (B, 1, H, W) bool.
+    """
+    found = unlike_border(images)
+    edges = (found[..., 0, :], found[..., -1, :], found[..., :, 0], found[..., :, -1])
+    unlike = torch.stack([edge.float().mean(-1) for edge in edges]).mean(0)  # (B, 1)
+    return found | (unlike > most)[..., None, None]
+
+
 def move_onto(
     patches: Patches, foreground: Tensor, draws: Tensor, least: float = 0.5, source: Tensor | None = None
 ) -> Patches:

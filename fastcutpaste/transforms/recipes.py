@@ -8,6 +8,7 @@ from fastcutpaste.transforms.baselines import Confetti, Cutout
 from fastcutpaste.transforms.blends import Poisson, Transparent
 from fastcutpaste.transforms.defect import Defect, Maker, Mixture
 from fastcutpaste.transforms.fills import AnyOf, Fill, Noise, Other, Pattern, Shifted, Textures
+from fastcutpaste.transforms.foreground import object_or_all
 from fastcutpaste.transforms.masks import Blob, Clump, Either, OnObject, Perlin, Rectangle, Scratch, Union
 from fastcutpaste.transforms.patch import CutPaste, CutPasteScar
 
@@ -69,7 +70,7 @@ def memseg(textures: Tensor | None = None) -> Maker:
         textures: as for `draem`.
     """
     fill = AnyOf(_textured(textures), Shifted(flip=True, turn=True))
-    return Defect(OnObject(Perlin()), fill, Transparent(beta=(0.0, 0.85)), jitter=_STRONG)
+    return Defect(OnObject(Perlin(), object_or_all), fill, Transparent(beta=(0.0, 0.85)), jitter=_STRONG)
 
 
 def defectmaker(reference: int | None = 256) -> Maker:
@@ -82,7 +83,7 @@ def defectmaker(reference: int | None = 256) -> Maker:
     """
 
     scratch = Scratch(length=(20, 100), width=(2, 16), reference=reference)
-    mask = OnObject(Either(Blob(area=(0.02, 0.15)), scratch, Clump()))
+    mask = OnObject(Either(Blob(area=(0.02, 0.15)), scratch, Clump()), object_or_all)
     return Defect(mask, AnyOf(Shifted(), Noise()), Transparent(beta=(0.0, 0.5)), jitter=0.1)
 
 

@@ -23,6 +23,26 @@ from fastcutpaste.training import checkpoint
 from fastcutpaste.training.loop import Training
 
 
+def test_the_recipe_says_what_defects_are_learned_from(category, tmp_path, monkeypatch):
+    tasks = []
+
+    def watched(network, task, *others):
+        tasks.append(task)
+        return Training(network, task, *others)
+
+    monkeypatch.setattr("fastcutpaste.training.recipe.Training", watched)
+    result, _ = run("train", category, "--out", tmp_path / "run", *SMALL, "--recipe", "fpi+cutpaste_scar")
+    assert Detector.load(result["detector"]).provenance["training"]["recipe"] == "fpi+cutpaste_scar"
+    assert tasks[0].classes == 2
+    assert [type(one).__name__ for one in tasks[0].transforms[0].transforms] == ["Defect", "Mixture"]
+    line = failing("train", category, "--out", tmp_path / "one", *SMALL, "--recipe", "fpi", "--batch", "1")
+    assert line == "error: patches of other images: a batch of at least 2 images, 2 a process, required, got 1"
+    line = failing("train", category, "--out", tmp_path / "two", *SMALL, "--recipe", "fpi", "--source", "other")
+    assert line == "error: --recipe fpi: without --jitter and --source, which are the 3-way task's, required"
+    line = failing("train", category, "--out", tmp_path / "two", *SMALL, "--recipe", "fip")
+    assert line.endswith("joined by +, required, got 'fip'")
+
+
 def test_what_is_pasted_comes_from_where_source_says(category, tmp_path, monkeypatch):
     tasks = []
 

@@ -10,7 +10,15 @@ import torch
 from pictures import draw_noise, write_picture
 
 from fastcutpaste.images import batches as batches_module
-from fastcutpaste.images.batches import ImageFiles, fits, free_bytes, image_batches, index_batches, stream_batches
+from fastcutpaste.images.batches import (
+    ImageFiles,
+    fits,
+    free_bytes,
+    image_batches,
+    index_batches,
+    load_textures,
+    stream_batches,
+)
 from fastcutpaste.images.decode import load_images
 from fastcutpaste.images.seeds import seed_of
 
@@ -143,3 +151,19 @@ def test_seeds_differ_in_every_number_and_are_the_same_tomorrow():
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**64 for seed in seeds)
     assert seed_of(1, 2, 3) == int(np.random.SeedSequence([1, 2, 3]).generate_state(1, np.uint64)[0])
+
+
+def test_textures_are_all_images_in_a_folder_and_in_those_in_it(tmp_path):
+    for name in ("a/1.png", "b/2.jpg", "3.png"):
+        write_picture(tmp_path / name, np.full((20, 30, 3), 200, np.uint8))
+    textures = load_textures(tmp_path, 16)
+    assert (textures.shape, textures.dtype) == ((3, 3, 16, 16), torch.uint8)
+    assert textures.float().mean() == pytest.approx(200, abs=2)
+    (tmp_path / "b" / "4.png").write_text("not an image")
+    with pytest.raises(ValueError, match=r"4\.png"):
+        load_textures(tmp_path, 16)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"images .* required in .*empty"):
+        load_textures(tmp_path / "empty")
+    with pytest.raises(ValueError, match="a folder of images required"):
+        load_textures(tmp_path / "nowhere")

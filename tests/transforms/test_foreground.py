@@ -5,7 +5,7 @@ import torch
 
 from fastcutpaste import CutPaste, OnForeground, draw, place_cutpaste, place_scar
 from fastcutpaste.op.placement import turned_reach
-from fastcutpaste.transforms.foreground import move_onto, unlike_border
+from fastcutpaste.transforms.foreground import move_onto, object_or_all, unlike_border
 
 BATCH, HEIGHT, WIDTH = 64, 80, 120
 
@@ -140,3 +140,12 @@ def test_mistakes_are_named():
         OnForeground(CutPaste(), candidates=0)
     with pytest.raises(TypeError, match="a patch transform required, got int"):
         OnForeground(3)
+
+
+def test_an_image_whose_border_is_not_plain_is_all_foreground():
+    plain = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+    plain[..., 4:9, 5:12] = 200
+    stripes = (torch.arange(16) % 2 * 200).to(torch.uint8).expand(1, 3, 16, 16)
+    found = object_or_all(torch.cat([plain, stripes]))
+    assert torch.equal(found[:1], unlike_border(plain))
+    assert found[1].all()
