@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fastcutpaste.op.paste import paste
 from fastcutpaste.op.placement import uniform
+from fastcutpaste.transforms.defect import Maker
 from fastcutpaste.transforms.patch import PatchTransform
 
 OLDEST = "0.8"  # kornia whose hooks `generate_parameters`, `apply_transform` and `apply_transform_mask` are used below
@@ -36,7 +37,7 @@ Params = dict[str, Tensor]
 
 
 class KorniaAugmentation(IntensityAugmentationBase2D):  # type: ignore[misc]  # kornia's types are not read
-    """Make a kornia augmentation out of CutPaste, CutPasteScar, Cutout, Scar or OneOf.
+    """Make a kornia augmentation out of CutPaste, CutPasteScar, Cutout, Scar, OneOf or a `Defect`.
 
     Each image (C, H, W) of the batch gets its own patch. Under the data key "mask" a mask comes back with the pasted
     pixels set in every channel and all others as they were (a list of masks needs kornia 0.9); boxes, key points and
@@ -50,7 +51,8 @@ class KorniaAugmentation(IntensityAugmentationBase2D):  # type: ignore[misc]  # 
     as kornia does, from where they are carried over without waiting.
 
     Args:
-        patch_transform: what to paste and where. Its own `p` counts too: 0.5 here and 0.5 there make a quarter.
+        patch_transform: what to paste and where, a `Defect` or `Mixture`, too, whose masks follow their images: "input"
+            before "mask" among the data keys. Its own `p` counts too: 0.5 here and 0.5 there make a quarter.
         p: share of the images that get a patch, 0 to 1.
         same_on_batch: whether all images of a batch get a patch of the same size, place and color change.
         keepdim: whether (C, H, W) comes back as (C, H, W) instead of (1, C, H, W).
@@ -68,19 +70,20 @@ class KorniaAugmentation(IntensityAugmentationBase2D):  # type: ignore[misc]  # 
 
     def __init__(
         self,
-        patch_transform: PatchTransform,
+        patch_transform: PatchTransform | Maker,
         p: float = 1.0,
         same_on_batch: bool = False,
         keepdim: bool = False,
         mask_value: float = 1.0,
     ) -> None:
-        if not isinstance(patch_transform, PatchTransform):
+        if not isinstance(patch_transform, PatchTransform | Maker):
             came = type(patch_transform).__name__
             raise TypeError(f"KorniaAugmentation: a transform that pastes a patch required, got {came}")
         if not 0 <= p <= 1:
             raise ValueError(f"KorniaAugmentation: p from 0 to 1 required, got {p}")
         super().__init__(p=p, same_on_batch=same_on_batch, keepdim=keepdim)
         self.patch_transform, self.mask_value = patch_transform, mask_value
+        self._made: tuple[Tensor, Tensor] | None = None  # draws and masks of the last defects
 
     def forward(self, input: Tensor, params: Params | None = None, **kwargs: Any) -> Tensor:
         """Augment images (B, C, H, W), (C, H, W) or (H, W), with new numbers or those of `params`."""
@@ -100,12 +103,20 @@ class KorniaAugmentation(IntensityAugmentationBase2D):  # type: ignore[misc]  # 
     ) -> Tensor:
         """Paste into images (B, C, H, W) what the params say."""
         draws = params["draws"].to(input.device, non_blocking=True)
-        return self.patch_transform.augment(input, draws=draws).images
+        made = self.patch_transform.augment(input, draws=draws)
+        if isinstance(self.patch_transform, Maker):  # whose masks depend on images, which masks come without
+            self._made = params["draws"], made.mask
+        return made.images
 
     def apply_transform_mask(
         self, input: Tensor, params: Params, flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         """Set the pasted pixels of masks (B, C, H, W)."""
+        if isinstance(self.patch_transform, Maker):
+            drawn, pasted = self._made or (None, input)
+            if drawn is None or not torch.equal(drawn, params["draws"]):  # a container hands over copies
+                raise TypeError("KorniaAugmentation: the images before their masks required, got masks first")
+            return torch.where(pasted.to(input.device), self.mask_value, input)
         draws = params["draws"].to(input.device, non_blocking=True)
         patches = self.patch_transform.patches(draws, input.shape[-2], input.shape[-1])
         pasted = paste(input[:, :1], patches._replace(jitter=None, feather=None)).mask  # (B, 1, H, W)

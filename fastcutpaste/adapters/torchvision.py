@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fastcutpaste.op.checks import check_images
 from fastcutpaste.op.placement import uniform
+from fastcutpaste.transforms.defect import Maker
 from fastcutpaste.transforms.patch import PatchTransform
 
 OLDEST = "0.24"  # torchvision whose hooks `make_params` and `transform`, and whose types, are those used below
@@ -35,7 +36,7 @@ if [int(number) for number in torchvision.__version__.split(".")[:2]] < [int(num
 
 
 class V2Transform(v2.Transform):  # type: ignore[misc]  # torchvision has no types
-    """Make a step of a torchvision v2 pipeline out of CutPaste, CutPasteScar, Cutout, Scar or OneOf.
+    """Make a step of a torchvision v2 pipeline out of CutPaste, CutPasteScar, Cutout, Scar, OneOf or a `Defect`.
 
     Images of a sample are, as everywhere in v2, each PIL image and `tv_tensors.Image`; where there is none, the first
     plain tensor. A `tv_tensors.Mask` comes back with the pasted pixels marked, so that `mask.any()` tells whether there
@@ -47,7 +48,8 @@ class V2Transform(v2.Transform):  # type: ignore[misc]  # torchvision has no typ
     it, and each worker of a DataLoader has its own.
 
     Args:
-        patch_transform: what to paste and where; its `p` is the share of the images that get a patch.
+        patch_transform: what to paste and where, a `Defect` or `Mixture`, too; its `p` is the share of the images that
+            get a patch. What takes other images of the batch needs a batch.
         mask_value: what pasted pixels are in masks that are not bool, 1 to 255, whatever they were before: 1 for
             masks of 0 and 1, 255 for masks of 0 and 255, a class for masks of classes. Bool masks get True.
 
@@ -58,9 +60,9 @@ class V2Transform(v2.Transform):  # type: ignore[misc]  # torchvision has no typ
             one sample, or a mask whose shape is not the image's without channels, or with one.
     """
 
-    def __init__(self, patch_transform: PatchTransform, *, mask_value: int = 1) -> None:
+    def __init__(self, patch_transform: PatchTransform | Maker, *, mask_value: int = 1) -> None:
         super().__init__()
-        if not isinstance(patch_transform, PatchTransform):
+        if not isinstance(patch_transform, PatchTransform | Maker):
             came = type(patch_transform).__name__
             raise TypeError(f"V2Transform: a patch transform such as CutPaste() required, got {came}")
         if not 1 <= mask_value <= 255:
@@ -85,7 +87,7 @@ class V2Transform(v2.Transform):  # type: ignore[misc]  # torchvision has no typ
         mask = draws
         for item, image in zip(found, images, strict=True):
             batch = image.flatten(0, -4) if image.ndim > 3 else image[None]  # (..., C, H, W) → (B, C, H, W)
-            pasted, mask = self.patch_transform.augment(batch, draws=draws.to(batch.device))
+            pasted, mask = self.patch_transform.augment(batch, draws=draws.to(batch.device))[:2]
             results[id(item)] = pasted.reshape(image.shape)
         return {"images": results, "mask": mask.reshape(*leading, 1, *size)}
 

@@ -21,7 +21,7 @@ from kornia.augmentation import (
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 
-from fastcutpaste import Cutout, CutPaste, CutPasteScar, OneOf, QuarterTurn, Scar
+from fastcutpaste import Cutout, CutPaste, CutPasteScar, OneOf, QuarterTurn, Scar, recipe
 from fastcutpaste.adapters import kornia as adapter
 from fastcutpaste.adapters.kornia import KorniaAugmentation
 from fastcutpaste.transforms.patch import PatchTransform
@@ -386,3 +386,22 @@ def test_a_transform_of_ones_own_is_pasted():
     pixels = KorniaAugmentation(Corner())(images)
     assert torch.equal(pixels[..., :4, :4], images[..., 4:, 4:])
     assert torch.equal(pixels[..., 4:, :], images[..., 4:, :])
+
+
+@pytest.mark.parametrize("p", [1.0, 0.5])
+def test_defects_mark_the_masks_that_come_after_their_images(p):
+    images, masks = torch.rand(8, 3, 64, 64), torch.zeros(8, 1, 64, 64)
+    augment = AugmentationSequential(KorniaAugmentation(recipe("draem"), p=p), data_keys=["input", "mask"])
+    made, marked = augment(images, masks)
+    changed = (made != images).any(1, keepdim=True)
+    assert not (changed & (marked == 0)).any()
+    assert changed.sum() > 0.9 * marked.sum() > 0
+    assert set(marked.unique().tolist()) == {0, 1}
+    with pytest.raises(TypeError, match="the images before their masks required"):
+        KorniaAugmentation(recipe("draem")).apply_transform_mask(masks, {"draws": torch.rand(8, 22)}, {})
+
+
+def test_defects_are_drawn_again_from_the_same_numbers():
+    images, augment = torch.rand(4, 3, 64, 64), KorniaAugmentation(recipe("fpi"))
+    first = augment(images)
+    assert torch.equal(augment(images, params=augment._params), first)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from fastcutpaste import Cutout, CutPaste, CutPaste3Way, CutPasteScar, OneOf, Scar
+from fastcutpaste import Cutout, CutPaste, CutPaste3Way, CutPasteScar, OneOf, Scar, recipe
 from fastcutpaste.adapters.torchvision import V2Transform
 
 HEIGHT, WIDTH = 40, 56
@@ -417,3 +417,17 @@ def test_a_torchvision_without_v2_is_refused_as_too_old(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision.transforms.v2", None)
     with pytest.raises(ImportError, match=r"0\.24 or newer required, got .*pip install 'torchvision>=0.24'"):
         import_anew(monkeypatch)
+
+
+def test_defects_go_through_a_pipeline_and_mark_their_masks():
+    defect = recipe("draem")
+    images, mask = tv_tensors.Image(noise(3, 3, 64, 72)), tv_tensors.Mask(torch.zeros(3, 1, 64, 72, dtype=torch.uint8))
+    torch.manual_seed(3)
+    made, marked = V2Transform(defect, mask_value=255)(images, mask)
+    torch.manual_seed(3)
+    expected = defect.augment(images.as_subclass(torch.Tensor), draws=torch.rand(3, defect.numbers))
+    assert torch.equal(made.as_subclass(torch.Tensor), expected.images)
+    assert torch.equal(marked.as_subclass(torch.Tensor), expected.mask * torch.tensor(255, dtype=torch.uint8))
+    assert expected.mask.any()
+    single = V2Transform(recipe("defectmaker"))(Image.fromarray(np.zeros((64, 64, 3), np.uint8)))
+    assert single.size == (64, 64)
