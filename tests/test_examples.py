@@ -35,6 +35,11 @@ def test_drop_in_transform_learns():
     assert module.main(steps=2, size=48, batch=2) > 0
 
 
+def test_anomalib_learns_from_a_recipe(bricks):
+    pytest.importorskip("anomalib", reason="pip install 'fastcutpaste[anomalib]'")
+    assert load("anomalib_draem").main(bricks, steps=1, batch=2) > 0
+
+
 def test_train_score_localize(bricks, tmp_path, capsys):
     path = tmp_path / "detector.safetensors"
     detector = load("train_on_a_folder").main(bricks, path, steps=2, size=64, crop=32, stride=16)
