@@ -1,11 +1,13 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and what is read from them."""
 
+import json
 import os
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 _STEM = 50  # characters of a name that another made of it keeps: no name is longer than 255 bytes, up to 4 a character
 _FORBIDDEN = '<>:"/\\|?*'  # in names of Windows, besides what is not printable
@@ -67,6 +69,18 @@ def check_writable(*paths: Path) -> None:
                 temporary.write_bytes(b"?")
             finally:
                 temporary.unlink(missing_ok=True)
+
+
+def read_json(text: str | bytes) -> Any:
+    """Give what JSON says.
+
+    Raises:
+        ValueError: it is no JSON, or nested so deeply that it cannot be meant.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("JSON nested too deeply") from error
 
 
 def safe_name(text: str) -> str:

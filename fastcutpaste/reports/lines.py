@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fastcutpaste.files import naming
+from fastcutpaste.files import naming, read_json
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -22,6 +22,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         return []
     data = path.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]
+    if not data[len(whole) :].startswith(b"{"[: len(data) - len(whole)]):
+        raise ValueError(f"{path}: a JSON object with an image on each line required, got another file")
     kept = [_parsed(path, number, line) for number, line in enumerate(whole.splitlines(), 1)]
     if len(whole) < len(data):
         os.truncate(path, len(whole))
@@ -30,7 +32,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        told = json.loads(line)
+        told = read_json(line)
         return {"image": str(told["image"]), **told}
     except (ValueError, KeyError, TypeError) as error:
         came = f"line {number}: {line[:60].decode(errors='replace')}"

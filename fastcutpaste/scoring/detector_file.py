@@ -10,14 +10,15 @@ from typing import Any, NamedTuple, TypeVar
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from fastcutpaste.files import read_json
 from fastcutpaste.networks.backbone import Network, NetworkConfig
 from fastcutpaste.scoring.calibration import Calibration, calibration_from
 from fastcutpaste.scoring.config import DetectorConfig
 from fastcutpaste.scoring.density import Density, density_from_state
-from fastcutpaste.scoring.tensors import save_tensors
+from fastcutpaste.scoring.tensors import checksum, save_tensors
 
 FORMAT = 6  # raised when older versions could no longer read it
-_KEY = "fastcutpaste"
+_KEY, _CHECKSUM = "fastcutpaste", "checksum"
 _T = TypeVar("_T")
 
 
@@ -51,7 +52,8 @@ def write_detector(path: str | Path, parts: Parts) -> None:
         "brightness": parts.brightness if parts.config.level else None,
         "provenance": parts.provenance,
     }
-    save_tensors(path, tensors, {_KEY: json.dumps(header)})
+    text, tensors = json.dumps(header), {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+    save_tensors(path, tensors, {_KEY: text, _CHECKSUM: str(checksum(tensors, text))})
 
 
 def read_detector(path: str | Path, build: Callable[..., _T]) -> _T:
@@ -79,7 +81,7 @@ def read_detector(path: str | Path, build: Callable[..., _T]) -> _T:
         provenance = header.get("provenance")
         calibration = calibration_from(threshold, header.get("calibration"))
         return build(*Parts(network, config, density, threshold, typical, provenance, wide, brightness, calibration))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path}: a whole detector file required, got one that is damaged: {reason}") from error
 
@@ -90,7 +92,8 @@ def _contents(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(f"{path}: a detector file required, got {'a folder' if path.exists() else 'nothing'}")
     try:
         with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {}).get(_KEY, "null"))
+            metadata = file.metadata() or {}
+            header = read_json(text := metadata.get(_KEY, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
     except (SafetensorError, ValueError, OSError) as error:
         raise ValueError(f"{path}: a whole detector file (safetensors) required, got: {error}") from error
@@ -104,6 +107,11 @@ def _contents(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{path}: a detector of format {FORMAT} or older required, got format {version}; "
             "a newer fastcutpaste reads it"
         )
+    if metadata.get(_CHECKSUM, claimed := str(checksum(tensors, text))) != claimed:  # early files have none
+        raise ValueError(f"{path}: a whole detector file required, got a damaged one: its checksum is another")
+    wrong = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if wrong:
+        raise ValueError(f"{path}: a detector of finite numbers required, got others in {wrong[0]}")
     return header, tensors
 
 

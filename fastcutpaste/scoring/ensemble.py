@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastcutpaste.files import written_whole
+from fastcutpaste.files import read_json, written_whole
 from fastcutpaste.scoring.calibration import (
     Calibration,
     calibration_from,
@@ -132,12 +132,12 @@ class Ensemble:
         """
         path = folder / ENSEMBLE_FILE
         try:
-            about = json.loads(path.read_text(encoding="utf-8"))
+            about = read_json(path.read_text(encoding="utf-8"))
             names, threshold = [str(name) for name in about["detectors"]], float(about["threshold"])
             calibration = calibration_from(threshold, about.get("calibration"))
             scales = [(float(typical), float(top)) for typical, top in about["scales"]] if "scales" in about else None
             provenance = dict(about.get("provenance", {}))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, ArithmeticError) as error:
             raise ValueError(f"{path}: a whole ensemble file required, got {type(error).__name__}: {error}") from error
         return cls([Detector.load(folder / name, device) for name in names], None, calibration, scales, provenance)
 

@@ -1,6 +1,5 @@
 """An exported graph as a detector: read and run by ONNX Runtime, without torch."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcutpaste.files import read_json
 from fastcutpaste.scoring.calibration import Calibration, calibration_from
 
 GRAPH_SUFFIX = ".onnx"
@@ -62,8 +62,8 @@ class Graph:
             raise ValueError(f"{required}, got one without its metadata, which has the threshold: a graph of something "
                              "else, or one that another tool has changed")  # fmt: skip
         try:
-            self._read(json.loads(told))
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            self._read(read_json(told))
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
             raise ValueError(f"{required}, got one with other metadata: {reason}") from error
 

@@ -1,13 +1,24 @@
 """Tensors in a file, in which nothing can run code."""
 
 import shutil
+import zlib
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from fastcutpaste.files import written_whole
+
+
+def checksum(tensors: dict[str, Tensor], text: str) -> int:
+    """Give the CRC-32 of all bytes of tensors on the CPU, their names and shapes, and a text: against damage."""
+    total = zlib.crc32(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
+        total = zlib.crc32(tensor.contiguous().flatten().view(torch.uint8).numpy().data, total)
+    return total
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor], about: dict[str, str]) -> None:

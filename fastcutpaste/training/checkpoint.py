@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import time
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,7 +19,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from fastcutpaste.scoring.tensors import save_tensors
+from fastcutpaste.files import read_json
+from fastcutpaste.scoring.tensors import checksum, save_tensors
 from fastcutpaste.training.loop import Training
 
 FORMAT = 2  # of the file; raised when older versions could no longer read it
@@ -42,8 +42,10 @@ def save_checkpoint(path: Path, state: dict[str, Tensor], facts: Facts) -> None:
         OSError: no room, no leave to write; the earlier file is as it was.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    about = {"format": FORMAT, "facts": facts}
-    save_tensors(path, tensors, {_KEY: json.dumps(about | {"checksum": _checksum(tensors, about)})})
+    about: Facts = {"format": FORMAT, "facts": facts}
+    save_tensors(
+        path, tensors, {_KEY: json.dumps(about | {"checksum": checksum(tensors, json.dumps(about, sort_keys=True))})}
+    )
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], Facts]:
@@ -57,15 +59,15 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], Facts]:
     """
     try:
         with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {})[_KEY])
+            about = read_json((file.metadata() or {})[_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        checksum = about.pop("checksum")
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        claimed = about.pop("checksum")
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path}: a whole checkpoint required, got a damaged or another file ({reason})") from error
     if about.get("format") != FORMAT:
         raise ValueError(f"{path}: a checkpoint of format {FORMAT} required, got {about.get('format')}")
-    if checksum != _checksum(tensors, about):
+    if claimed != checksum(tensors, json.dumps(about, sort_keys=True)):
         raise ValueError(f"{path}: a whole checkpoint required, got a damaged one (its checksum is another)")
     facts: Facts = about["facts"]
     return tensors, facts
@@ -200,12 +202,3 @@ class Keeper:
 def _largest(training: Training, values: Tensor) -> Tensor:
     gathered = training.fabric.all_gather(values.to(training.device))
     return gathered.amax(0).cpu()  # type: ignore[union-attr]
-
-
-def _checksum(tensors: dict[str, Tensor], about: Facts) -> int:
-    """Give the CRC-32 of all bytes: against damage, not against malice."""
-    total = zlib.crc32(json.dumps(about, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
-        total = zlib.crc32(tensor.flatten().view(torch.uint8).numpy().data, total)
-    return total

@@ -123,6 +123,11 @@ def test_results_of_others_are_left_alone(trained, night, tmp_path):
     assert "a new file required" in failing("predict", trained, image, "--out", out)
     assert "line 1: thesis" in failing("predict", trained, image, "--out", out, "--resume")
     assert out.read_text() == "thesis\n"
+    out.write_text("[" * 100_000 + "\n")
+    assert "line 1: [[" in failing("predict", trained, image, "--out", out, "--resume")
+    out.write_text("thesis without an end")
+    assert "got another file" in failing("predict", trained, image, "--out", out, "--resume")
+    assert out.read_text() == "thesis without an end"
     out.unlink()
     run("predict", trained, image, "--out", out)
     [row] = read(out)

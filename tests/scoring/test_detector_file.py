@@ -145,7 +145,22 @@ def test_a_safetensors_file_of_something_else_is_refused(metadata: dict[str, str
     assert_refused(path, "a detector file required, got a safetensors file of something else")
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "3", '"text"'])
+def test_a_bit_that_flipped_in_a_weight_is_noticed(saved: Path, tmp_path: Path) -> None:
+    path = tmp_path / "flipped.safetensors"
+    content = bytearray(saved.read_bytes())
+    content[-100] ^= 2
+    path.write_bytes(content)
+    assert_refused(path, "a whole detector file required, got a damaged one: its checksum is another")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(number: float, saved: Path, tmp_path: Path) -> None:
+    path = tmp_path / "odd.safetensors"
+    write_changed(saved, path, lambda _, tensors: tensors["density.mean"].view(-1)[3:4].fill_(number))
+    assert_refused(path, "a detector of finite numbers required, got others in density.mean")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "3", '"text"', "[" * 100_000])
 def test_a_header_that_is_no_object_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "odd.safetensors"
     save_file({"weight": torch.zeros(2)}, path, {"fastcutpaste": text})

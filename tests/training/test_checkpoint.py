@@ -58,6 +58,13 @@ def test_another_safetensors_file_is_refused(tmp_path):
         load_checkpoint(tmp_path / "c.safetensors")
 
 
+@pytest.mark.parametrize("text", ["3", "[]", "null", "{}", '{"checksum": 1}', "[" * 100_000])
+def test_a_checkpoint_that_tells_something_else_is_refused(tmp_path, text):
+    save_file(STATE, tmp_path / "c.safetensors", {"fastcutpaste-checkpoint": text})
+    with pytest.raises(ValueError, match=r"a (whole )?checkpoint .*required"):
+        load_checkpoint(tmp_path / "c.safetensors")
+
+
 def test_a_checkpoint_of_another_format_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint_module, "FORMAT", 7)
     save_checkpoint(tmp_path / "c.safetensors", STATE, FACTS)
