@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import time
 from importlib.util import find_spec
 from threading import Timer
 
@@ -104,14 +105,20 @@ def command(category, out, *more):
     return [str(argument) for argument in ("train", category, "--out", out, *SMALL, *options, *more)]
 
 
-def run_until(arguments, step, number, seconds=0.0):
-    """Be the command line, and send oneself a signal so long after the checkpoint of a step."""
+def run_until(arguments, step, number, seconds=0.0, again=None):
+    """Be the command line, and send oneself a signal so long after the checkpoint of a step, or two so far apart."""
     save = checkpoint.save_checkpoint
+
+    def send():
+        os.kill(os.getpid(), number)
+        if again is not None:
+            time.sleep(again)
+            os.kill(os.getpid(), number)
 
     def save_and_end(path, state, facts):
         save(path, state, facts)
         if state["step"][0] == step:
-            Timer(seconds, os.kill, (os.getpid(), number)).start()
+            Timer(seconds, send).start()
 
     checkpoint.save_checkpoint = save_and_end
     run_command(arguments)
@@ -124,6 +131,15 @@ def step_of(run):
 def losses(run):
     with open(run / "training.csv", newline="") as file:
         return [row[:4] for row in csv.reader(file)]
+
+
+def assert_same(unbroken, out, what):
+    """Assert that a run ended bit for bit as the one that nothing befell."""
+    wanted, got = load_file(unbroken / "detector.safetensors"), load_file(out / "detector.safetensors")
+    assert list(wanted) == list(got)
+    for name, value in wanted.items():
+        assert torch.equal(value, got[name]), f"{name}, {what}"
+    assert losses(unbroken) == losses(out)
 
 
 @pytest.fixture(scope="module")
@@ -143,13 +159,22 @@ def test_a_run_killed_three_times_ends_bit_for_bit_as_one_that_was_not(category,
         assert started.status() == -signal.SIGKILL, started.said()
         reached.append(step_of(out))
     Started(tmp_path, run_command, arguments).succeed()
-    wanted, got = load_file(unbroken / "detector.safetensors"), load_file(out / "detector.safetensors")
-    assert list(wanted) == list(got)
-    for name, value in wanted.items():
-        assert torch.equal(value, got[name]), f"{name}, killed after steps {reached}"
-    assert losses(unbroken) == losses(out)
+    assert_same(unbroken, out, f"killed after steps {reached}")
     assert 0 < reached[1] < reached[2] < reached[3] < STEPS
     assert {file.name for file in out.iterdir()} == {"detector.safetensors", "training.csv", ".fastcutpaste"}
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.001, 0.02, 0.2])
+def test_a_run_told_twice_to_stop_goes_on_to_end_bit_for_bit_as_one_that_was_not(category, unbroken, tmp_path, gap):
+    out = tmp_path / "run"
+    arguments = command(category, out, "--resume")
+    started = Started(tmp_path, run_until, arguments, 2, signal.SIGTERM, 0.0, gap)
+    # The second may come when the training is saved and the process on its way out; a shell calls both 143.
+    assert started.status() in (143, -signal.SIGTERM), started.said()
+    assert "Traceback" not in started.said()
+    assert 2 <= step_of(out) < STEPS
+    Started(tmp_path, run_command, arguments).succeed()
+    assert_same(unbroken, out, f"told twice within {gap} s")
 
 
 def test_a_terminated_run_says_how_to_go_on_and_refuses_to_be_begun_again(category, tmp_path):
