@@ -2,6 +2,7 @@
 
     python -m benchmarks.augment            all providers that are installed, over batches, sizes and types; rows, plot,
                                             and the table of README.md
+    python -m benchmarks.augment --family   each recipe against the public way and anomalib's generator, one core; rows
     python -m benchmarks.augment --quick    one core, the two ratios, JSON on the last line
 
 Every provider gets the same images, each in its native form: tensors in one batch, or PIL images one by one.
@@ -86,12 +87,18 @@ def main(words: list[str] | None = None) -> None:
         "python -m benchmarks.augment", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="one core, the ratios, JSON on the last line")
+    parser.add_argument("--family", action="store_true", help="the recipes instead, on one core")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seconds", type=float, default=1.0, help="measured for each row at least")
     parser.add_argument("--out", type=Path, default=RESULTS / "augment.csv")
     arguments = parser.parse_args(words)
     if arguments.quick:
         print(json.dumps(run_quick()))
+        return
+    if arguments.family:
+        from benchmarks.augment.family import run_family  # which needs OpenCV
+
+        run_family(arguments.out, arguments.seconds)
         return
     run_all(torch.device(arguments.device), arguments.out, arguments.seconds)
     if arguments.out == RESULTS / "augment.csv":

@@ -1,0 +1,67 @@
+"""The family on a CPU: each recipe against the public way, one image at a time, and against anomalib's own generator.
+
+Both get the same uint8 images and give images and masks. Times are of the processor, in turns, so that what else the
+machine does changes little; torch, OpenCV and the rest have one thread.
+"""
+
+import importlib.util
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.photographs import make_photographs
+from benchmarks.rows import keep, make_row, measure
+from fastcutpaste.adapters.anomalib import AnomalyGenerator
+from fastcutpaste.transforms.recipes import RECIPES, draem, recipe
+from tests.family_reference import REFERENCES, cv2
+
+Call = Callable[[], object]
+OURS, PUBLIC, THEIRS = "fastcutpaste", "NumPy and OpenCV, image by image", "anomalib's generator"
+
+
+def calls_of(name: str, images: Tensor) -> dict[str, Call]:
+    """Give, by provider, what makes the defects of one recipe in uint8 images (B, 3, H, W)."""
+    maker, arrays = recipe(name), [np.ascontiguousarray(image.permute(1, 2, 0).numpy()) for image in images]
+    rng, reference = np.random.default_rng(0), REFERENCES[name]
+
+    def ours() -> object:
+        return maker.make(images, torch.rand(len(images), maker.numbers), soft=False)
+
+    return {OURS: ours, PUBLIC: lambda: [reference(each, arrays[b - 1], rng) for b, each in enumerate(arrays)]}
+
+
+def calls_in_anomalib(images: Tensor) -> dict[str, Call]:
+    """Give anomalib's generator and ours in its place, on the same images as floating point; nothing without it."""
+    if not importlib.util.find_spec("anomalib"):
+        print("anomalib is not installed: pip install 'fastcutpaste[anomalib]'")
+        return {}
+    from anomalib.data.utils.generators import PerlinAnomalyGenerator
+
+    ours, theirs, given = AnomalyGenerator(draem(), 1.0), PerlinAnomalyGenerator(probability=1.0), images / 255
+    return {OURS: lambda: ours(given), THEIRS: lambda: theirs(given)}
+
+
+def run_family(path: Path, seconds: float, batch: int = 32, size: int = 256, rounds: int = 5) -> None:
+    """Measure every recipe, print how many times faster than the public way it is, and keep the rows."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    images = make_photographs(batch, size)
+    works = {name: calls_of(name, images) for name in RECIPES} | {"draem in anomalib": calls_in_anomalib(images)}
+    for name, calls in works.items():
+        taken: dict[str, list[float]] = {provider: [] for provider in calls}
+        for _ in range(rounds):
+            for provider, call in calls.items():
+                taken[provider] += measure(call, seconds / rounds, least=1, clock=time.process_time)
+        dtype = "uint8" if name in RECIPES else "float32"
+        keep(
+            [make_row(name, who, batch, size, sorted(t), torch.device("cpu"), dtype) for who, t in taken.items()], path
+        )
+        medians = [statistics.median(each) / batch for each in taken.values()]
+        if medians:
+            ours, other = medians
+            print(f"{name:18} {ours:8.3f} ms an image against {other:8.3f}: {other / ours:6.1f} times", flush=True)

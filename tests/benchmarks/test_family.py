@@ -1,0 +1,49 @@
+"""The benchmark of the family: the public way covers what the recipes cover, and what is measured becomes rows."""
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
+
+from benchmarks.augment import family
+from benchmarks.photographs import make_photographs
+from benchmarks.rows import read
+from fastcutpaste.transforms.recipes import RECIPES, recipe
+from tests.family_reference import REFERENCES
+
+LEAST = dict.fromkeys(RECIPES, 1.5) | {"draem": 2, "memseg": 2, "defectmaker": 4}  # few masks, some of them empty
+
+
+@pytest.fixture(scope="module")
+def images():
+    torch.manual_seed(0)
+    return make_photographs(48, 128)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_public_way_marks_what_it_changes_and_as_much_as_the_recipe(name, images):
+    arrays, rng = [np.ascontiguousarray(image.permute(1, 2, 0).numpy()) for image in images], np.random.default_rng(1)
+    shares = []
+    for b, image in enumerate(arrays):
+        before = image.copy()
+        result, mask = REFERENCES[name](image, arrays[b - 1], rng)
+        assert (result.shape, result.dtype, mask.shape, mask.dtype) == (image.shape, np.uint8, image.shape[:2], bool)
+        assert np.array_equal(image, before)
+        if name != "nsa":  # whose rims change too
+            assert np.array_equal(result[~mask], image[~mask])
+        shares.append(mask.mean())
+    maker = recipe(name, reference=None if name == "cutpaste_scar" else 128)
+    made = maker.augment(images).mask.float().mean().item()
+    assert 1 / LEAST[name] < np.mean(shares) / made < LEAST[name]
+
+
+def test_each_recipe_becomes_a_row_a_provider(tmp_path, monkeypatch, capsys):
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(family, "RECIPES", {name: RECIPES[name] for name in ("fpi", "nsa")})
+    family.run_family(tmp_path / "rows.csv", seconds=0.0, batch=2, size=64, rounds=2)
+    torch.set_num_threads(threads)
+    rows = {(row.op, row.provider): row for row in read(tmp_path / "rows.csv")}
+    assert {(name, who) for name in ("fpi", "nsa") for who in (family.OURS, family.PUBLIC)} <= set(rows)
+    assert all((row.threads, row.batch, row.size) == (1, 2, 64) for row in rows.values())
+    assert capsys.readouterr().out.count("times") == len(rows) / 2
