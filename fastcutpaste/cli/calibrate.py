@@ -11,11 +11,13 @@ from fastcutpaste.files import check_writable
 from fastcutpaste.images.decode import load_images
 from fastcutpaste.images.folders import find_test_images
 from fastcutpaste.images.looks import Looks
+from fastcutpaste.images.originals import Originals
 from fastcutpaste.reports.promise import SOURCE
 from fastcutpaste.reports.runs import DETECTOR_FILE
 from fastcutpaste.scoring.calibration import check_wanted
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import ENSEMBLE_FILE, Ensemble, names_in
+from fastcutpaste.scoring.fitting import Images
 from fastcutpaste.training.recipe import fingerprint
 
 
@@ -41,7 +43,10 @@ def calibrate(run: Path, images: tuple[Path, ...], fpr: float | None, threshold:
     former = detector.calibration
     paths = _normal(images, detector)
     size, bits = detector.config.size, detector.config.bits
-    pixels = load_images(paths, size, bits=bits, progress=True).pixels if paths else None
+    pixels: Images | None = None
+    if paths:
+        resized = detector.config.resize
+        pixels = load_images(paths, size, bits=bits, progress=True).pixels if resized else Originals(paths, bits)
     detector.calibrate(pixels, fpr, threshold, show_progress)
     if paths:
         detector.provenance = detector.provenance | {SOURCE: asdict(Looks.of(paths, bits))}

@@ -25,6 +25,7 @@ from fastcutpaste.reports.scored import Scored
 from fastcutpaste.scoring.config import DetectorConfig
 from fastcutpaste.scoring.dense import score_maps
 from fastcutpaste.scoring.detector import Detector
+from fastcutpaste.scoring.heat import ResizedMap
 from fastcutpaste.training.recipe import provenance_of, train_network
 from fastcutpaste.training.step import PRESETS
 
@@ -58,7 +59,7 @@ def demo(texture: str, seed: int, out: Path, steps: int, device: str) -> None:
     def measure(detector: Detector) -> tuple[dict[str, Any], Evaluation]:
         maps, evaluation = detector.localize(images.test, show_progress), Evaluation(detector, found)
         for i, (path, score) in enumerate(zip(found.paths, score_maps(maps).tolist(), strict=True)):
-            evaluation.add(i, Scored(path, size, score, (score,), maps[i : i + 1]), images.masks[i])
+            evaluation.add(i, Scored(path, size, score, (score,), (ResizedMap(size, maps[i]),)), images.masks[i])
         return evaluate_scores(evaluation.scores, images.kinds, detector.threshold, evaluation.pixels[0]), evaluation
 
     torch.manual_seed(seed)

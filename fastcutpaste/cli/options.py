@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -31,6 +31,7 @@ STRICT_OPTION = click.option("--strict", is_flag=True, help="Stop at the first f
 PAGES_OPTION = click.option(
     "--pages", is_flag=True, help="Take each page of a TIFF, and frame of a GIF, as an image: scan.tif#2."
 )
+_TILE = 512  # px: what an exported detector of patches at the images' own scale takes
 INCOMPLETE = 3  # exit status of a command that passed over files it could not read
 
 
@@ -107,8 +108,32 @@ def size_of(text: str) -> tuple[int, int]:
     """Give the (height, width) of --size."""
     parts = text.lower().split("x")
     if len(parts) not in (1, 2) or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise ValueError(f"--size: SIDE or HEIGHTxWIDTH in pixels required, got {text!r}")
+        raise ValueError(f"--size: SIDE or HEIGHTxWIDTH in pixels, or original, required, got {text!r}")
     return int(parts[0]), int(parts[-1])
+
+
+class Scale(NamedTuple):
+    """Hold the size that images are resized to, or that of a tile where they are not, as `DetectorConfig` takes it."""
+
+    size: tuple[int, int]
+    resize: bool = True
+    overlap: int = 0
+
+
+def scale_of(size: str, crop: int, tile: int | None, overlap: int | None) -> Scale:
+    """Give what --size, --crop, --tile and --overlap ask for together."""
+    if size != "original" or crop:
+        if tile is not None or overlap is not None:
+            raise ValueError("--tile, --overlap: --size original and --crop 0 required, which learn from whole tiles; "
+                             "patches are scored without seams as they are")  # fmt: skip
+        side = max(_TILE, crop)
+        return Scale(size_of(size)) if size != "original" else Scale((side, side), False)
+    if tile is None or tile < 1:
+        raise ValueError(f"--size original: --tile, the side of a tile in pixels, with --crop 0 required, got {tile}")
+    common = tile // 4 if overlap is None else overlap
+    if not 0 <= common < tile:
+        raise ValueError(f"--overlap: 0 to {tile - 1} pixels, less than a tile, required, got {overlap}")
+    return Scale((tile, tile), False, common)
 
 
 def areas_of(text: str) -> tuple[int, ...]:

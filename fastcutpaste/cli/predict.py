@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import click
 import numpy as np
+from PIL import Image
 
 from fastcutpaste.cli.options import (
     DEVICE_OPTION,
@@ -33,10 +34,9 @@ from fastcutpaste.reports.lines import append_lines, read_lines
 from fastcutpaste.reports.page import Shown
 from fastcutpaste.reports.report import write_report
 from fastcutpaste.reports.thumbnails import heat_range, show
+from fastcutpaste.scoring.bands import HeatMap
 from fastcutpaste.scoring.calibration import Calibration, Decision
 from fastcutpaste.scoring.graph import GRAPH_SUFFIX, Graph
-from fastcutpaste.scoring.metrics import Values
-from fastcutpaste.scoring.regions import find_regions
 from fastcutpaste.training.shares import Alone, gathered, one_of_several, share_of
 
 if TYPE_CHECKING:  # a graph is scored without torch
@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # a graph is scored without torch
     from fastcutpaste.scoring.ensemble import Ensemble
 
 Scorer: TypeAlias = Union["Detector", "Ensemble", Graph]
+_DRAWN_SIDE = 2048  # px of the longer side of a picture at most
 Told = dict[str, Any]  # what JSON says of an image: its decision and regions, or an error
 
 
@@ -212,7 +213,8 @@ def _look_at(
     mine = share_of(left, fabric)
     numbers = iter(number for number, _ in mine)
     batches = _in_turn(detector, [path for _, path in mine], strict)
-    for _ in range(0, len(left), AT_ONCE * fabric.world_size):
+    at_once = AT_ONCE if isinstance(detector, Graph) or detector.config.resize else 1
+    for _ in range(0, len(left), at_once * fabric.world_size):
         some = []
         for one in next(batches, []):
             number = next(numbers)
@@ -250,14 +252,15 @@ def _look(
     """Tell what was found in an image, draw its heat map if a picture is wanted, and make its part of the page."""
     if isinstance(one, Unread):
         return {"image": str(one.path), "error": one.error}, None
-    heat: Values | None = one.heat(detector)  # type: ignore[arg-type]  # each is given what has scored it
+    heat: HeatMap | None = one.heat(detector)  # type: ignore[arg-type]  # each is given what has scored it
     [decision] = detector.calibration.decide([one.score])
     try:
         told = _told(detector, one, decision, heat, picture)
         details = decision.details | ({} if heat is None else {"regions": regions_told(told["regions"])})
         shown = None
         if wants_page:
-            shown = show(one.path, None, one.score, heat, heat_range=heat_range(detector), details=details,
+            small = None if heat is None else heat.smaller(_DRAWN_SIDE)
+            shown = show(one.path, None, one.score, small, heat_range=heat_range(detector), details=details,
                          bits=detector.config.bits)  # fmt: skip
     except ValueError as error:  # the file is read again for either, and may have been taken away by now
         if strict:
@@ -267,19 +270,21 @@ def _look(
 
 
 def _told(
-    detector: Scorer, one: "Scored | Graphed", decision: Decision, heat: Values | None, picture: Path | None
+    detector: Scorer, one: "Scored | Graphed", decision: Decision, heat: HeatMap | None, picture: Path | None
 ) -> Told:
-    """Tell what was found in an image, and draw its heat map (H, W) if a picture is wanted."""
+    """Tell what was found in an image, and draw its heat map if a picture is wanted."""
     told: Told = {"image": str(one.path), **decision._asdict()}
     if heat is not None:  # boxes in pixels of the file
-        told["regions"] = [region._asdict() for region in find_regions(heat, detector.threshold)]
+        told["regions"] = [region._asdict() for region in heat.regions(detector.threshold)]
     if heat is not None and picture is not None:
         from fastcutpaste.reports.pictures import write_heat_maps  # Matplotlib takes a second
 
         low, high = heat_range(detector)
         title = f"{one.path.name}  {decision.score:.1f}  {decision.text}"
-        pixels = np.asarray(read_image(one.path, detector.config.bits)).transpose(2, 0, 1)  # (3, H, W)
-        write_heat_maps([pixels], [heat], picture, low=low, high=high, titles=[title])
+        small = heat.smaller(_DRAWN_SIDE)
+        image = read_image(one.path, detector.config.bits).resize(small.shape[::-1], Image.Resampling.BILINEAR)
+        pixels = np.asarray(image).transpose(2, 0, 1)  # (3, h, w)
+        write_heat_maps([pixels], [small], picture, low=low, high=high, titles=[title])
         told["heat_map"] = str(picture)
     return told
 

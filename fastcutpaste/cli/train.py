@@ -19,16 +19,16 @@ from fastcutpaste.cli.options import (
     finish,
     launched,
     named,
+    scale_of,
     seeds_of,
-    size_of,
 )
+from fastcutpaste.cli.original_images import check_original, read_all
 from fastcutpaste.cli.training_images import (
     Aside,
     Chosen,
     TrainingImages,
     bits_of_all,
     choose_images,
-    read_images,
     tell_choice,
 )
 from fastcutpaste.console import people, show_progress
@@ -61,7 +61,12 @@ READ = ("auto", "resident", "stream", "dali")
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="fast", show_default=True,
               help="paper: 65,536 updates; fast: half of them, as good; quick: minutes on a CPU; pretrained: the head "
                    "first, then all layers, of a backbone with --weights.")  # fmt: skip
-@click.option("--size", default="256", show_default=True, help="Images are resized to this: SIDE or HEIGHTxWIDTH, px.")
+@click.option("--size", default="256", show_default=True,
+              help="Images are resized to this: SIDE or HEIGHTxWIDTH, px; original: none is, whatever their sizes, "
+                   "neither in training nor later.")  # fmt: skip
+@click.option("--tile", type=int, help="With --size original and --crop 0: side of the tiles that are learned from and "
+                                       "scored as whole images, px.")  # fmt: skip
+@click.option("--overlap", type=int, help="Pixels that neighbouring tiles share at least.  [default: a quarter]")
 @click.option("--crop", default=64, show_default=True,
               help="Side of the patches it learns from and scores, px; 0: whole images, no heat maps.")  # fmt: skip
 @click.option("--stride", default=4, show_default=True, help="Pixels between scored patches.")
@@ -126,13 +131,13 @@ READ = ("auto", "resident", "stream", "dali")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in OUT.")
 @click.option("--profile", is_flag=True, help="Write where the time of a step goes into OUT/profile.")
 def train(
-    data: Path, out: Path, preset: str, size: str, crop: int, stride: int, steps: int | None, batch: int | None,
-    optimizer: Any, learning_rate: float | None, recipe: str, jitter: float | None, source: Any,
-    backbone: str | None, weights: str | None, stage: str | None, density: Any, border: bool, level: bool, areas: str,
-    fpr: float, held_out: float | None, hold_out: Any, group: str | None, calibration: Path | None, seeds: str,
-    precision: Any, compiled: bool | None, read: str, pages: bool, skip_unreadable: bool, bits: int | None,
-    device: str, devices: int, num_nodes: int, resume: bool, accept_changes: bool, save_minutes: float,
-    save_steps: int | None, overwrite: bool, profile: bool,
+    data: Path, out: Path, preset: str, size: str, tile: int | None, overlap: int | None, crop: int, stride: int,
+    steps: int | None, batch: int | None, optimizer: Any, learning_rate: float | None, recipe: str,
+    jitter: float | None, source: Any, backbone: str | None, weights: str | None, stage: str | None, density: Any,
+    border: bool, level: bool, areas: str, fpr: float, held_out: float | None, hold_out: Any, group: str | None,
+    calibration: Path | None, seeds: str, precision: Any, compiled: bool | None, read: str, pages: bool,
+    skip_unreadable: bool, bits: int | None, device: str, devices: int, num_nodes: int, resume: bool,
+    accept_changes: bool, save_minutes: float, save_steps: int | None, overwrite: bool, profile: bool,
 ) -> None:  # fmt: skip
     """Train a detector on the normal images in DATA: an MVTec category (train/good), or a plain folder of images.
 
@@ -166,7 +171,7 @@ def train(
     )
     backbone = backbone or ("patchnet" if preset == "quick" and crop else "resnet18")
     scoring = DetectorConfig(
-        size_of(size),
+        **scale_of(size, crop, tile, overlap)._asdict(),
         patch=crop or None,
         stride=stride,
         border=border,
@@ -183,6 +188,7 @@ def train(
         found = find_training_images(data)
     aside = Aside(calibration, hold_out, held_out, group)
     chosen = choose_images(data, found.paths, aside, len(numbers), numbers[0], skip_unreadable, pages)
+    check_original(chosen, scoring, read)
     # A detector's scale is made of them; of whole images, whose typical score is a median, it takes more.
     fewest, least = min(len(split.held_out) for split in chosen.splits), 2 if crop else 4
     if len(numbers) > 1 and fewest < least:
@@ -198,7 +204,7 @@ def train(
     fabric.barrier()
     scoring = replace(scoring, bits=bits_of_all(chosen, bits))
     _say(chosen, config, scoring.bits, fabric)
-    images = read_images(chosen, scoring.size, read, fabric, scoring.bits)
+    images = read_all(chosen, scoring, read, fabric)
     results = []
     for member, (number, folder) in enumerate(zip(numbers, folders, strict=True)):
         settings = {"training": asdict(replace(config, seed=number)), "network": asdict(network), "weights": weights,

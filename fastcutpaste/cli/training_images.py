@@ -21,6 +21,7 @@ from fastcutpaste.images.looks import Looks, differences
 from fastcutpaste.images.pages import all_pages
 from fastcutpaste.images.readable import Unread, find_unread
 from fastcutpaste.images.tree import folders_in, is_good, page_of
+from fastcutpaste.scoring.fitting import Images
 from fastcutpaste.training.recipe import Batches
 from fastcutpaste.training.step import TrainConfig
 
@@ -116,7 +117,7 @@ def choose_images(
         split = Split(torch.arange(len(found)), torch.arange(len(found), len(found) + len(own)))
         return Chosen((*found, *own), (split,) * count, {"how": "folder"}, unread)
     groups = None if aside.group is None else groups_of(found, aside.group)
-    with _naming_all(found):
+    with naming_all(found):
         looks = in_threads("train", peek, found, None, False)
     how, share = aside.how or "blocks", 0.2 if aside.share is None else aside.share
     splits = [
@@ -137,7 +138,7 @@ def _readable(paths: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[Unread, 
 
 
 @contextmanager
-def _naming_all(paths: Sequence[Path]) -> Iterator[None]:
+def naming_all(paths: Sequence[Path]) -> Iterator[None]:
     """Where one of the files cannot be read, name all that cannot."""
     try:
         yield
@@ -145,10 +146,10 @@ def _naming_all(paths: Sequence[Path]) -> Iterator[None]:
         unread = find_unread(paths)
         if not unread:
             raise
-        raise ValueError(_refusal(unread, len(paths))) from error
+        raise ValueError(refusal(unread, len(paths))) from error
 
 
-def _refusal(unread: Sequence[Unread], count: int) -> str:
+def refusal(unread: Sequence[Unread], count: int) -> str:
     told = "; ".join(one.error for one in unread)
     return (f"train: images that can be read required, got {len(unread)} of {count} that cannot; "
             f"--skip-unreadable trains without them: {told}")  # fmt: skip
@@ -168,7 +169,7 @@ def tell_choice(chosen: Chosen, bits: int | None = None) -> None:
         together = ", whole groups" if chosen.rule["group"] else ""
         people.print(f"{len(chosen.unseen)} of {len(chosen.paths)} images set the threshold, {whose}: "
                      f"{ways[how]}{together}")  # fmt: skip
-    with _naming_all(chosen.paths):
+    with naming_all(chosen.paths):
         aside, learned = Looks.of(chosen.unseen, bits), Looks.of(chosen.seen, bits)
     unlike = differences(aside, learned)
     if unlike:
@@ -211,7 +212,7 @@ class TrainingImages:
 
         return batches
 
-    def for_fitting(self, member: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def for_fitting(self, member: int, device: torch.device) -> tuple[Images, Images]:
         """Give a detector's images for the density and for the threshold: of streamed ones, as many as fit."""
         (learned, held_out), kept = self.splits[member], self._fitting(member, device)
         if self.pixels is None:
@@ -219,7 +220,7 @@ class TrainingImages:
                          f"{len(kept.held_out)} of {len(held_out)}, for the threshold")  # fmt: skip
         return self._read(kept.learned, device), self._read(kept.held_out, device)
 
-    def for_threshold(self, member: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def for_threshold(self, member: int, device: torch.device) -> tuple[Tensor, Images]:
         """Give the indices of a detector's images for the threshold, and these: of streamed ones, as many as fit."""
         held_out = self._fitting(member, device).held_out
         return held_out, self._read(held_out, device)
@@ -246,7 +247,7 @@ class TrainingImages:
 
 def bits_of_all(chosen: Chosen, asked: int | None) -> int | None:
     """Give the bits of all images of a run, those asked for or those that are there, and say so; None: 8 each."""
-    with _naming_all(chosen.paths):
+    with naming_all(chosen.paths):
         found = find_bits(chosen.paths)
     if found is None:
         return None
@@ -284,15 +285,15 @@ def read_images(
         decoder = "DALI" if by_dali else "Pillow"
         people.print(f"images are streamed from disk and decoded by {decoder}, {why}")
         if lost := find_unread(paths):  # said now, not in the middle of the night
-            raise ValueError(_refusal(lost, len(paths)))
+            raise ValueError(refusal(lost, len(paths)))
         some = _spaced(torch.arange(len(paths)), _LOOKED_AT).tolist()
-        _check_differ(load_images([paths[i] for i in some], size, bits=bits).pixels, [paths[i] for i in some])
+        check_differ(load_images([paths[i] for i in some], size, bits=bits).pixels, [paths[i] for i in some])
         return TrainingImages(files, None, splits, decoder, chosen.unread)
-    with _naming_all(paths):
+    with naming_all(paths):
         pixels = load_images(
             paths, size, bits=bits, progress=fabric.is_global_zero, memory_format=torch.channels_last
         ).pixels  # (N, 3, H, W)
-    _check_differ(pixels, paths)
+    check_differ(pixels, paths)
     people.print(f"images are resident on {device}: {pixels.nbytes / 1e6:,.0f} MB")
     return TrainingImages(files, pixels.to(device), splits, unread=chosen.unread)
 
@@ -303,8 +304,8 @@ def _plain(folder: Path) -> tuple[Path, ...]:
     return find_training_images(next((one for one in inside if is_good(one.name)), folder)).paths
 
 
-def _check_differ(pixels: Tensor, paths: Sequence[Path]) -> None:
-    """Refuse images (N, 3, H, W) that are all equal, or of one color each; the first that is not ends the look."""
+def check_differ(pixels: Tensor | Sequence[Tensor], paths: Sequence[Path]) -> None:
+    """Refuse images (3, H, W) that are all equal, or of one color each; the first that is not ends the look."""
     first = pixels[0]
     alike = all(torch.equal(image, first) for image in pixels)
     if alike or all(torch.equal(image, image[:, :1, :1].expand_as(image)) for image in pixels):

@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -152,10 +153,17 @@ def stream_batches(
         ValueError: no images, batch_size below one, a file that cannot be read.
     """
     indices = index_batches(len(files), batch_size, seed=seed, start=start, share=share)
+    return loaded(files, (index.tolist() for index in indices), device, workers)
+
+
+def loaded(
+    files: Dataset[Tensor], keys: Iterator[list[Any]], device: torch.device, workers: int | None = None
+) -> Iterator[Tensor]:
+    """Give batches of what a data set has under lists of keys, read by processes ahead of need, as `stream_batches`."""
     count = max(1, usable_cores() - 1) if workers is None else workers
     loader = DataLoader(
         files,
-        batch_sampler=(index.tolist() for index in indices),
+        batch_sampler=keys,
         num_workers=count,
         pin_memory=device.type == "cuda",
         prefetch_factor=4 if count else None,

@@ -205,7 +205,10 @@ def decode(
             return _deep_color(path, kind, kept, orientation), full_size, notes
         if image.has_transparency_data:
             return with_alpha.convert("RGB"), full_size, notes
-        return image.convert("L" if image.mode in ("1", "L") else "RGB"), full_size, notes
+        wanted = "L" if image.mode in ("1", "L") else "RGB"
+        # Of an image of 182 megapixels a copy takes 728 MB; one that lies in the file itself must not go with the file.
+        as_it_is = image.mode == wanted and getattr(image, "map", None) is None
+        return (image if as_it_is else image.convert(wanted)), full_size, notes
 
 
 def peek(path: Path) -> tuple[tuple[int, int], str]:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from fastcutpaste.networks.backbone import Network
-from fastcutpaste.networks.folding import LayersOnly
+from fastcutpaste.networks.backbone import Network, computes_bf16
+from fastcutpaste.networks.folding import LayersOnly, fold_batch_norms, round_convolutions
 from fastcutpaste.networks.pooling import HALF, PoolThenReLU, on_a_gpu
 from fastcutpaste.networks.stem import StemConvolution, image_blocks, weight_blocks
 
@@ -55,6 +55,16 @@ class ConvolutionReLU(nn.Module):
             )
         )
         return (len(maps), layer.out_channels, *sides)
+
+
+def faster(network: Network) -> Network:
+    """Give a copy that computes the same, to rounding, with less work on its device, to score alone."""
+    folded = fold_batch_norms(network)
+    if computes_bf16(network.mean.device):
+        round_convolutions(folded)
+        if network.mean.is_cuda:
+            fuse_activations(folded)
+    return folded
 
 
 def fuse_activations(network: Network) -> None:

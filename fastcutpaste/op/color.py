@@ -67,12 +67,19 @@ def strengths_of(strength: JitterStrength) -> tuple[float, float, float, float]:
     return strengths[0], strengths[1], strengths[2], strengths[3]
 
 
-def level_brightness(images: Tensor, brightness: float) -> Tensor:
+def brightness_of(images: Tensor) -> Tensor:
+    """Give the mean (B, 1, 1, 1) of the pixels of images (B, C, H, W), uint8 0–255 or floating point, as 0–1."""
+    means = images.mean((1, 2, 3), keepdim=True, dtype=torch.float32)
+    return means if images.is_floating_point() else means / 255
+
+
+def level_brightness(images: Tensor, brightness: float, means: Tensor | None = None) -> Tensor:
     """Multiply each image by the factor that brings the mean of its pixels to `brightness`.
 
     Args:
         images: (B, C, H, W), uint8 0–255 or floating point 0–1.
         brightness: above 0 to 1, whatever the type of the images.
+        means: (B, 1, 1, 1), 0–1, of the images that these are windows of; None: of these.
 
     Returns:
         The same shape, floating point 0–1: of uint8 float32. What comes out brighter than white is white, a black image
@@ -80,7 +87,8 @@ def level_brightness(images: Tensor, brightness: float) -> Tensor:
     """
     if not images.is_floating_point():
         images = images.float() / 255
-    means = images.mean((1, 2, 3), keepdim=True, dtype=torch.float32)  # (B, 1, 1, 1)
+    if means is None:
+        means = brightness_of(images)
     return (images * (brightness / means.clamp(min=1e-6))).clamp(max=1).to(images.dtype)
 
 

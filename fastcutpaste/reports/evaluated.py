@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_max_pool2d
 
 from fastcutpaste.images.decode import load_images
 from fastcutpaste.images.folders import ImageSet, load_masks
@@ -14,6 +13,7 @@ from fastcutpaste.images.readable import Unread
 from fastcutpaste.reports.page import Shown
 from fastcutpaste.reports.scored import Scored
 from fastcutpaste.reports.thumbnails import heat_range, show
+from fastcutpaste.scoring.bands import HeatMap, pool_mask
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import Ensemble
 from fastcutpaste.scoring.pixels import PixelScores
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 _EXAMPLE_SIDE = 512  # px of the longer side, of which a picture shows some 180
+_PAGE_SIDE = 2048  # px of the longer side of what is made smaller still for the page
 
 
 class Example(NamedTuple):
@@ -93,11 +94,8 @@ class Evaluation:
             return
         self.seen[number] = Seen(str(self.images.kinds[number]), one.score, one.alone, shown, example)
         if heat is not None and mask is not None:
-            self.pixels[0].add(heat, mask)
-            for member, pixels in enumerate(self.pixels[1:]):
-                of_one = one.heat_of(member)
-                if of_one is not None:
-                    pixels.add(of_one, mask)
+            for pixels, each in zip(self.pixels, (heat, *(one.maps or ())), strict=False):  # of one alone, one is kept
+                pixels.add(each.bands(), mask)
 
     def gather(self, fabric: "Fabric | Alone") -> None:
         """Join what the processes have; every one then has all."""
@@ -127,11 +125,13 @@ class Evaluation:
         """Scores (N,) by one detector of the images that were seen."""
         return torch.tensor([seen.alone[member] for seen in self.seen.values()])
 
-    def _show(self, number: int, one: Scored, heat: Tensor | None, mask: Tensor | None) -> Shown:
+    def _show(self, number: int, one: Scored, heat: HeatMap | None, mask: Tensor | None) -> Shown:
         [decision] = self.detector.calibration.decide([one.score])
         kind, drawn = self.images.kinds[number], heat_range(self.detector)
         bits = self.detector.config.bits
-        return show(one.path, kind, one.score, heat, mask, heat_range=drawn, details=decision.details, bits=bits)
+        small = None if heat is None else heat.smaller(_PAGE_SIDE)
+        outlined = None if mask is None else pool_mask(mask.numpy(), _PAGE_SIDE)
+        return show(one.path, kind, one.score, small, outlined, heat_range=drawn, details=decision.details, bits=bits)
 
 
 def _mask_of(images: ImageSet, number: int, size: tuple[int, int]) -> Tensor:
@@ -141,16 +141,12 @@ def _mask_of(images: ImageSet, number: int, size: tuple[int, int]) -> Tensor:
         return load_masks(alone, [size])[0]
 
 
-def _example(one: Scored, heat: Tensor, mask: Tensor | None, bits: int | None) -> Example:
+def _example(one: Scored, heat: HeatMap, mask: Tensor | None, bits: int | None) -> Example:
     """Make an image, its heat map and its mask small enough to be kept, so that the highest score is still seen."""
-    share = min(1.0, _EXAMPLE_SIDE / max(one.size))
-    size = (max(1, round(one.size[0] * share)), max(1, round(one.size[1] * share)))
-
-    def smaller(values: Tensor) -> Tensor:
-        return adaptive_max_pool2d(values[None].float(), size)[0]  # (H, W) -> (h, w)
-
-    image = load_images([one.path], size, bits=bits).pixels[0]
-    return Example(image, smaller(heat), None if mask is None else smaller(mask) > 0)
+    small = heat.smaller(_EXAMPLE_SIDE)
+    image = load_images([one.path], (small.shape[0], small.shape[1]), bits=bits).pixels[0]
+    marked = None if mask is None else torch.from_numpy(pool_mask(mask.numpy(), _EXAMPLE_SIDE))
+    return Example(image, torch.from_numpy(small), marked)
 
 
 def _examples(kinds: Sequence[str | None], each: int = 3) -> list[int]:

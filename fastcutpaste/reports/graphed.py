@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcutpaste.images.readable import AT_ONCE, Unread, read_in_turn
+from fastcutpaste.scoring.bands import HeatMap, WholeMap
 from fastcutpaste.scoring.graph import Graph, resize_array
 
 
@@ -25,9 +26,9 @@ class Graphed(NamedTuple):
     score: float
     map: NDArray[np.float32] | None
 
-    def heat(self, _graph: Graph) -> NDArray[np.float32] | None:
-        """Give the heat map (H, W) at the size of the file."""
-        return None if self.map is None else resize_array(self.map, self.size)
+    def heat(self, _graph: Graph) -> HeatMap | None:
+        """Give the heat map at the size of the file."""
+        return None if self.map is None else WholeMap(resize_array(self.map, self.size))
 
 
 def graph_in_turn(graph: Graph, paths: Sequence[Path], strict: bool = False) -> Iterator[list[Graphed | Unread]]:

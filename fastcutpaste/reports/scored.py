@@ -6,12 +6,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from fastcutpaste.images.readable import AT_ONCE, Read, Unread, read_in_turn
-from fastcutpaste.scoring.dense import resize_map, score_maps
+from fastcutpaste.images.originals import as_tensor
+from fastcutpaste.images.readable import AT_ONCE, Read, Unread, originals_in_turn, read_in_turn
+from fastcutpaste.scoring.bands import HeatMap
+from fastcutpaste.scoring.dense import score_maps
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import Ensemble
+from fastcutpaste.scoring.heat import MeanMap, ResizedMap
+from fastcutpaste.scoring.tiles import check_size
 
 
 class Scored(NamedTuple):
@@ -21,41 +24,59 @@ class Scored(NamedTuple):
     size: its (height, width), px.
     score: of the detector, or of all of an ensemble together.
     alone: the score of each detector of an ensemble; that of the one.
-    maps: heat maps as they were scored, (M, h, w): of each detector; None of whole images.
+    maps: the heat map of each detector; None of whole images that are resized.
     """
 
     path: Path
     size: tuple[int, int]
     score: float
     alone: tuple[float, ...]
-    maps: Tensor | None
+    maps: tuple[HeatMap, ...] | None
 
-    def heat(self, detector: Detector | Ensemble) -> Tensor | None:
-        """Give the heat map of the detector, or of all together, (H, W) at the size of the file."""
+    def heat(self, detector: Detector | Ensemble) -> HeatMap | None:
+        """Give the heat map of the detector, or of all together, at the size of the file."""
         if self.maps is None:
             return None
-        if not isinstance(detector, Ensemble):
-            return self.heat_of(0)
-        _, together = detector.together([(torch.zeros(1), [one]) for one in self.maps])
-        return None if together is None else resize_map(together[0][None], self.size)[0]
-
-    def heat_of(self, member: int) -> Tensor | None:
-        """Give the heat map of one detector, (H, W) at the size of the file."""
-        return None if self.maps is None else resize_map(self.maps[member][None], self.size)[0]
+        return MeanMap(self.maps, detector.scales) if isinstance(detector, Ensemble) else self.maps[0]
 
 
 def score_in_turn(
     detector: Detector | Ensemble, paths: Sequence[Path], strict: bool = False
 ) -> Iterator[list[Scored | Unread]]:
-    """Score image files, 16 at a time, in their order; a file that cannot be read comes as an error.
+    """Score image files in their order, 16 or, at their own scale, 1 at a time; one that cannot be read is an error.
 
     Raises:
-        ValueError: a file that cannot be read, where `strict`.
+        ValueError: a file that cannot be read, or is too small for its detector, where `strict`.
     """
+    if not detector.config.resize:
+        for one in originals_in_turn(paths, strict, detector.config.bits):
+            scored = _score_original(detector, one, strict)
+            del one  # its pixels, before the next are read
+            yield [scored]
+        return
     for batch in read_in_turn(paths, detector.config.size, AT_ONCE, strict, detector.config.bits):
         images = [one for one in batch if isinstance(one, Read)]
-        scored = iter(_score(detector, images) if images else ())
-        yield [next(scored) if isinstance(one, Read) else one for one in batch]
+        some = iter(_score(detector, images) if images else ())
+        yield [next(some) if isinstance(one, Read) else one for one in batch]
+
+
+def _score_original(detector: Detector | Ensemble, one: Read | Unread, strict: bool) -> Scored | Unread:
+    if isinstance(one, Unread):
+        return one
+    members = detector.members if isinstance(detector, Ensemble) else [detector]
+    try:
+        check_size(one.path, one.size, detector.config)
+    except ValueError as error:
+        if strict:
+            raise
+        return Unread(one.path, str(error))
+    pixels = as_tensor(one.pixels)
+    maps = tuple(member.heat_map(pixels) for member in members)
+    alone = tuple(heat.score for heat in maps)
+    score = alone[0]
+    if isinstance(detector, Ensemble):
+        score = float(detector.together([(torch.tensor([one]), None) for one in alone])[0])
+    return Scored(one.path, one.size, score, alone, maps)
 
 
 def _score(detector: Detector | Ensemble, images: Sequence[Read]) -> list[Scored]:
@@ -70,6 +91,6 @@ def _score(detector: Detector | Ensemble, images: Sequence[Read]) -> list[Scored
     scores = detector.together([(one, None) for one in alone])[0] if isinstance(detector, Ensemble) else alone[0]
     return [
         Scored(image.path, image.size, float(scores[i]), tuple(alone[:, i].tolist()),
-               None if maps is None else maps[:, i])
+               None if maps is None else tuple(ResizedMap(image.size, one[i]) for one in maps))
         for i, image in enumerate(images)
     ]  # fmt: skip

@@ -12,7 +12,7 @@ class DetectorConfig:
     """Say how images are scored.
 
     Attributes:
-        size: (height, width) of the images it is fitted on, pixels; where images are resized, it is to this.
+        size: (height, width) that images are resized to, pixels; where they are not, that of a tile.
         patch: side of the patches that are scored, pixels; None: whole images, without heat maps.
         stride: pixels from one patch to the next.
         border: continue the images by half a patch on every side with the pixels of their edge, so that what lies at
@@ -37,6 +37,9 @@ class DetectorConfig:
             `Detector.localize`.
         bits: of the values in image files of more than 8 bits, as `load_images` takes them: one scale for the images
             that are learned from and those that are scored. None: no such files were learned from.
+        resize: bring every image to `size`. False: images of any size are learned from and scored at their own scale, a
+            tile at a time; patches of neighbouring tiles overlap so that heat maps have no seams.
+        overlap: pixels that neighbouring tiles have in common at least, where whole tiles are scored, not patches.
     """
 
     size: tuple[int, int] = (256, 256)
@@ -50,6 +53,8 @@ class DetectorConfig:
     fit_patches: int = 50_000
     chunk: int | None = None
     bits: int | None = None
+    resize: bool = True
+    overlap: int = 0
 
     def __post_init__(self) -> None:
         if self.patch is not None:
@@ -67,6 +72,7 @@ class DetectorConfig:
         if self.areas and self.density != "gaussian":
             raise ValueError(f"density: 'gaussian' required with areas, got {self.density!r}")
         self._check_areas()
+        self._check_scale()
 
     @property
     def margin(self) -> int:
@@ -83,15 +89,33 @@ class DetectorConfig:
         """Rows and columns of the grid of patches over an image of `size`; (1, 1) of whole images."""
         return (1, 1) if self.patch is None else self.grid_of(self.patch)
 
-    def grid_of(self, side: int) -> tuple[int, int]:
-        """Give rows and columns of the grid of squares of a side, pixels, over an image of `size`."""
-        height, width = (length + 2 * self.margin for length in self.size)
+    def grid_of(self, side: int, size: tuple[int, int] | None = None) -> tuple[int, int]:
+        """Give rows and columns of the grid of squares of a side, pixels, over an image of a size; None: of `size`."""
+        height, width = (length + 2 * self.margin for length in size or self.size)
         return grid_shape(height, width, side, self.stride)
 
     def patches_along(self, area: int) -> int:
         """Give how many patches of the grid lie along a side of an area; 1 along a patch's."""
         assert self.patch is not None
         return (area - self.patch) // self.stride + 1
+
+    @property
+    def least(self) -> tuple[int, int]:
+        """The smallest (height, width) of an image at its own scale, pixels."""
+        if self.patch is None:
+            return self.size
+        side = max([self.patch, *(area - 2 * self.margin for area in self.areas)])
+        return side, side
+
+    def _check_scale(self) -> None:
+        if self.resize or self.patch is not None:
+            if self.overlap:
+                raise ValueError(f"overlap: 0 required, but of whole tiles at their own scale, got {self.overlap}")
+        elif not 0 <= self.overlap < min(self.size):
+            raise ValueError(f"overlap: 0 to below a tile's {min(self.size)} pixels required, got {self.overlap}")
+        if not self.resize and self.density == "location":
+            raise ValueError("density: 'gaussian', 'kernel' or 'nearest' required at the images' own scale, where a "
+                             "place of the grid is none of the object, got 'location'")  # fmt: skip
 
     def _check_areas(self) -> None:
         if not isinstance(self.areas, tuple) or any(type(area) is not int for area in self.areas):

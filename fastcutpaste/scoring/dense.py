@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -153,12 +154,19 @@ def continue_edges(images: Tensor, margin: int) -> Tensor:
     Returns:
         (B, C, H + 2·margin, W + 2·margin) of the same type; the images themselves if the margin is 0.
     """
-    if margin == 0:
-        return images
-    for dim in (-2, -1):
-        side = images.shape[dim]
-        nearest = torch.arange(-margin, side + margin, device=images.device).clamp(0, side - 1)
-        images = images.index_select(dim, nearest)
+    height, width = images.shape[-2:]
+    return continued_window(images, margin, (0, height + 2 * margin), (0, width + 2 * margin))
+
+
+def continued_window(images: Tensor, margin: int, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
+    """Give rows and columns, each from one to before another, of what `continue_edges` gives; a view if possible."""
+    for dim, ends in ((-2, rows), (-1, columns)):
+        side, first, last = images.shape[dim], ends[0] - margin, ends[1] - margin
+        low, high = max(first, 0), min(last, side)
+        images = images.narrow(dim, low, high - low)
+        if (low, high) != (first, last):
+            nearest = torch.arange(first - low, last - low, device=images.device).clamp(0, high - low - 1)
+            images = images.index_select(dim, nearest)
     return images
 
 
@@ -172,6 +180,29 @@ def slabs(images: Tensor, patch: int, stride: int, rows: int) -> list[Tensor]:
     return [
         images[..., top * stride : (min(top + rows, count) - 1) * stride + patch, :] for top in range(0, count, rows)
     ]
+
+
+def blocks(grid: tuple[int, int], side: int, stride: int, pixels: int) -> list[tuple[slice, slice]]:
+    """Divide a grid of squares into blocks, each of about so many pixels, about as wide as high, and all about equal.
+
+    Args:
+        grid: rows and columns of the squares.
+        side: of the squares, pixels.
+        stride: pixels from one to the next.
+        pixels: of the part of the image that the squares of a block cover, at most, or one square's.
+
+    Returns:
+        Slices of the rows and of the columns, from the upper left, row by row.
+    """
+    height, width = ((count - 1) * stride + side for count in grid)
+    wide = min(width, max(math.isqrt(pixels), pixels // height))
+    parts = []
+    for count, length in zip(grid, (pixels // wide, wide), strict=True):
+        most = max(1, (length - side) // stride + 1)
+        number = -(-count // most)
+        ends = [count * i // number for i in range(number + 1)]
+        parts.append([slice(first, last) for first, last in pairwise(ends)])
+    return [(rows, columns) for rows in parts[0] for columns in parts[1]]
 
 
 def receptive_field(patch: int) -> Tensor:
@@ -224,9 +255,25 @@ def reach_weights(length: int, count: int, patch: int, stride: int, normalized: 
 
     `spread_scores` is two products with such matrices: of the rows, and of the columns.
     """
-    pixel = torch.arange(length)
+    return _weights(torch.arange(length), torch.arange(count), count, patch, stride, normalized)
+
+
+def weights_between(first: int, last: int, count: int, patch: int, stride: int) -> tuple[int, Tensor]:
+    """Give of `reach_weights`, normalized, the rows of pixels `first` to before `last`, and no columns of zeros alone.
+
+    Returns:
+        The first patch that reaches one of them, and weights (last - first, patches that do).
+    """
+    end = (count - 1) * stride + patch - 1  # of the last patch
+    low = max(0, (min(first, end) - patch) // stride + 1)
+    high = min(count - 1, (last - 1) // stride)
+    return low, _weights(torch.arange(first, last), torch.arange(low, high + 1), count, patch, stride, True)
+
+
+def _weights(pixel: Tensor, place: Tensor, count: int, patch: int, stride: int, normalized: bool) -> Tensor:
+    """Give the weights (pixels, places) of some places of `count` at some pixels."""
     below = (pixel // stride).clamp(max=count - 1) * stride + patch - 1  # lower end of the last patch that may reach it
-    offset = torch.minimum(pixel, below)[:, None] - torch.arange(count) * stride  # (length, count), inside the patch
+    offset = torch.minimum(pixel, below)[:, None] - place * stride  # (pixels, places), inside the patch
     exponent = receptive_field(patch)[offset.clamp(0, patch - 1)]
     exponent = exponent.masked_fill((offset < 0) | (offset >= patch), -math.inf)
     # Some 150 pixels from the middle the Gaussian is 0 in float32, and so may the sum be: softmax is safe there.

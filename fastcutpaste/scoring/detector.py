@@ -11,19 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastcutpaste.networks.backbone import Network, computes_bf16
-from fastcutpaste.networks.folding import fold_batch_norms, round_convolutions
-from fastcutpaste.networks.fusing import fuse_activations
+from fastcutpaste.networks.backbone import Network
+from fastcutpaste.networks.fusing import faster
 from fastcutpaste.op.checks import check_images, check_values
+from fastcutpaste.scoring.bands import HeatMap
 from fastcutpaste.scoring.calibration import Calibration, calibrated, check_wanted, recalibrated, with_former
 from fastcutpaste.scoring.config import DetectorConfig
 from fastcutpaste.scoring.dense import fitting_chunk, grid_shape, score_maps
 from fastcutpaste.scoring.density import Density
 from fastcutpaste.scoring.detector_file import Parts, read_detector, write_detector
 from fastcutpaste.scoring.embedder import Embedder
-from fastcutpaste.scoring.fitting import Progress, fit_densities
+from fastcutpaste.scoring.fitting import Images, Progress, fit_densities, mean_brightness
+from fastcutpaste.scoring.heat import score_at_own_scale, score_normal
 from fastcutpaste.scoring.replay import Replayed
-from fastcutpaste.scoring.scorer import Scorer, collect
+from fastcutpaste.scoring.scorer import Scorer, check_finite, collect
 
 _MOST_SIZES = 4  # of images, for which a scorer is kept
 
@@ -52,17 +53,10 @@ class Detector:
     """
 
     def __init__(
-        self,
-        network: Network,
-        config: DetectorConfig | None = None,
-        density: Density | None = None,
-        threshold: float = math.nan,
-        typical: float = math.nan,
-        provenance: dict[str, Any] | None = None,
-        area_densities: Sequence[Density] = (),
-        brightness: float = math.nan,
-        calibration: Calibration | None = None,
-    ) -> None:
+        self, network: Network, config: DetectorConfig | None = None, density: Density | None = None,
+        threshold: float = math.nan, typical: float = math.nan, provenance: dict[str, Any] | None = None,
+        area_densities: Sequence[Density] = (), brightness: float = math.nan, calibration: Calibration | None = None,
+    ) -> None:  # fmt: skip
         self.network = network.to(memory_format=torch.channels_last).eval()
         self.config = config or DetectorConfig()
         self.density, self.area_densities = density, tuple(area_densities)
@@ -74,9 +68,7 @@ class Detector:
         self._assemble()
         patch = self.config.patch
         if patch is not None and network.field is not None and patch < network.field:
-            raise ValueError(
-                f"Detector: patches of at least the network's {network.field} pixels required, got {patch}"
-            )
+            raise ValueError(f"Detector: patches of at least the network's {network.field} px required, got {patch}")
         if not math.isnan(threshold) and threshold != self.threshold:
             raise ValueError(f"Detector: its calibration's threshold, {self.threshold}, required, got {threshold}")
         wanted = len(self.config.areas) if density is not None else 0
@@ -131,14 +123,15 @@ class Detector:
         fast._assemble()
         return fast
 
-    def fit(self, images: Tensor, calibration: Tensor, progress: Progress | None = None) -> "Detector":
+    def fit(self, images: Images, calibration: Images, progress: Progress | None = None) -> "Detector":
         """Fit the densities on normal images as they are, and set the threshold on others.
 
         A network scores the images it was trained on too low, so the threshold comes from images that neither the
         network nor the density has seen; `hold_out` chooses some.
 
         Args:
-            images: (N, 3, H, W), normal, not augmented, uint8 0–255 or floating point 0–1, of `config.size`.
+            images: (N, 3, H, W), normal, not augmented, uint8 0–255 or floating point 0–1, of `config.size`;
+                where `config.resize` is false, (3, H, W) each, of any size.
             calibration: (K, 3, H, W), as normal, K at least 1, kept out of training. The threshold is that of their
                 scores which new ones exceed at a rate of `config.false_positive_rate`, if K is enough for it.
             progress: wraps the batches, for a progress bar.
@@ -157,9 +150,7 @@ class Detector:
             if len(given) < 1:
                 raise ValueError(f"fit: at least 1 normal image for {name} required, got none")
         if self.config.level:
-            sums = [batch.mean((1, 2, 3), dtype=torch.float32).sum() for batch in self._embedder.batches(images)]
-            self.brightness = float(sum(sums)) / len(images) / (255 if images.dtype == torch.uint8 else 1)
-            self._embedder.brightness = self.brightness
+            self._embedder.brightness = self.brightness = mean_brightness(images)
         self.density, *areas = fit_densities(self._embedder, images, progress)
         self.area_densities = tuple(areas)
         self._scorers.clear()
@@ -168,7 +159,7 @@ class Detector:
         return self
 
     def calibrate(
-        self, images: Tensor | None = None, rate: float | None = None, threshold: float | None = None,
+        self, images: Images | None = None, rate: float | None = None, threshold: float | None = None,
         progress: Progress | None = None,
     ) -> "Detector":  # fmt: skip
         """Set another threshold, and keep the former one in the provenance.
@@ -198,12 +189,12 @@ class Detector:
         self.calibration, self.typical = made, typical
         return self
 
-    def score(self, images: Tensor, progress: Progress | None = None, device: torch.device | str = "cpu") -> Tensor:
+    def score(self, images: Images, progress: Progress | None = None, device: torch.device | str = "cpu") -> Tensor:
         """Score images: the higher, the more anomalous.
 
         Args:
             images: (N, 3, H, W), uint8 0–255 or floating point 0–1, on any device, of a size that `localize` takes, or
-                of `config.size` where whole images are scored.
+                of `config.size` where whole images are scored; or (3, H, W) each, as `heat_map` takes them.
             progress: wraps the batches, for a progress bar.
             device: where the scores are wanted, as for `localize`.
 
@@ -213,11 +204,13 @@ class Detector:
         Raises:
             ValueError: images of another size, pixels that are not finite, as for `localize`.
         """
+        if not isinstance(images, Tensor):
+            return score_normal(self.heat_map, images, len(images), progress)[0].to(device)
         whole = self.config.patch is None
         made = self._made("score" if whole else "localize", images, progress)
         scores = collect(made if whole else map(score_maps, made), (len(images),), self.device, device)
         if scores.device.type == "cpu":
-            _check_finite("score", scores.sum())
+            check_finite("score", scores.sum())
         return scores
 
     def localize(self, images: Tensor, progress: Progress | None = None, device: torch.device | str = "cpu") -> Tensor:
@@ -241,8 +234,7 @@ class Detector:
                 NaN, which is not above a threshold: call normal what is at most the threshold.
 
         Cost: memory for the maps, and for some 2¹⁸ pixels at a time (2²² on a GPU): a large image is scored in
-            overlapping slabs, which leave no seams. With areas, a few copies of the features of as many rows besides;
-            levelled, a float32 copy of an image.
+            overlapping blocks, which leave no seams. `heat_map` needs none for the map.
         """
         if self.config.patch is None:
             raise ValueError("localize: a detector trained on patches required, got one of whole images")
@@ -259,8 +251,21 @@ class Detector:
 
         maps = collect(summed(), shape, self.device, device)
         if sums:
-            _check_finite("localize", reduce(torch.add, sums))
+            check_finite("localize", reduce(torch.add, sums))
         return maps
+
+    def heat_map(self, image: Tensor) -> HeatMap:
+        """Score an image at its own scale, however large: tile by tile, without seams where patches are scored.
+
+        Args:
+            image: (3, H, W) as for `localize`, at least of `config.least`.
+
+        Raises:
+            ValueError: a detector of whole images that are resized, a smaller image, pixels that are not finite.
+        """
+        if self.config.patch is None and self.config.resize:
+            raise ValueError("heat_map: a detector of patches or tiles required, got one of whole images")
+        return score_at_own_scale(self._embedder, (self._fitted(), *self.area_densities), image)
 
     def save(self, path: str | Path) -> None:
         """Write the detector to one safetensors file, whole or not at all.
@@ -283,13 +288,10 @@ class Detector:
         """Put together what scores, anew where a part of it has changed."""
         network, config = self.network, self.config
         if self._optimized:
-            network = fold_batch_norms(network)
-            on_a_gpu = self.device.type == "cuda"
-            if computes_bf16(self.device):
-                round_convolutions(network)
-                if on_a_gpu:
-                    fuse_activations(network)
-            if config.patch is not None and on_a_gpu:  # asked for once: a graph's chunks are of a size
+            network = faster(network)
+            if (
+                config.patch is not None and self.device.type == "cuda"
+            ):  # asked for once: a graph's chunks are of a size
                 config = replace(config, chunk=config.chunk or fitting_chunk(config.patch, self.device))
         self._embedder = Embedder(network, config, self.brightness)
         self._scorers: dict[tuple[int, int], Callable[[Tensor], Tensor]] = {}
@@ -307,7 +309,7 @@ class Detector:
         return scorer
 
     def _made(self, who: str, images: Tensor, progress: Progress | None) -> Iterator[Tensor]:
-        """Make scores (B,), or heat maps (B, H, W), batch after batch, on the detector's device."""
+        """Make scores (B,), or heat maps (B, H, W), batch after batch, on its device."""
         self._check(who, images)
         scorer = self._scorer((images.shape[2], images.shape[3]))
         batches: Iterable[Tensor] = self._embedder.batches(images) if len(images) else []
@@ -315,8 +317,10 @@ class Detector:
             batches = progress(batches, len(images), "scoring")
         return map(scorer, batches)
 
-    def _normal_scores(self, images: Tensor, progress: Progress | None) -> tuple[Tensor, float]:
+    def _normal_scores(self, images: Images, progress: Progress | None) -> tuple[Tensor, float]:
         """Score normal images; give what is typical of them, too."""
+        if not self.config.resize or not isinstance(images, Tensor):
+            return score_normal(self.heat_map, images, len(images), progress)
         whole = self.config.patch is None
         middle = self.score(images, progress) if whole else self.localize(images, progress)
         return middle if whole else score_maps(middle), float(middle.median())
@@ -330,7 +334,11 @@ class Detector:
             raise RuntimeError("Detector: fit or load required first, got neither")
         return self.density
 
-    def _check(self, who: str, images: Tensor) -> None:
+    def _check(self, who: str, images: Images) -> None:
+        if not self.config.resize and who in ("fit", "calibrate"):
+            return  # each is looked at when it is read
+        if not isinstance(images, Tensor):
+            raise TypeError(f"{who}: images as a tensor required, where they are resized, got {type(images).__name__}")
         check_images(who, images)
         check_values(who, images)
         size, patch = self.config.size, self.config.patch
@@ -339,10 +347,4 @@ class Detector:
             wanted = "H, W" if free else f"{size[0]}, {size[1]}"
             raise ValueError(f"{who}: images of shape (N, 3, {wanted}) required, got {tuple(images.shape)}")
         if patch is not None:
-            least = max([patch, *(area - 2 * self.config.margin for area in self.config.areas)])
-            grid_shape(images.shape[2], images.shape[3], least, self.config.stride)
-
-
-def _check_finite(who: str, total: Tensor) -> None:
-    if not math.isfinite(total):
-        raise ValueError(f"{who}: images of finite pixels required, got NaN or infinity")
+            grid_shape(images.shape[2], images.shape[3], self.config.least[0], self.config.stride)

@@ -17,7 +17,7 @@ from fastcutpaste.scoring.config import DetectorConfig
 from fastcutpaste.scoring.density import Density, density_from_state
 from fastcutpaste.scoring.tensors import checksum, save_tensors
 
-FORMAT = 6  # raised when older versions could no longer read it
+FORMAT = 7  # raised when older versions could no longer read it
 _KEY, _CHECKSUM = "fastcutpaste", "checksum"
 _T = TypeVar("_T")
 

@@ -1,16 +1,26 @@
 """From images to the features of their patches, a few images or rows of the grid at a time: memory is bounded."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from fastcutpaste.networks.backbone import Network, autocast
 from fastcutpaste.networks.patchnet import STEP
-from fastcutpaste.op.color import level_brightness
+from fastcutpaste.op.color import brightness_of, level_brightness
 from fastcutpaste.scoring.config import DetectorConfig
-from fastcutpaste.scoring.dense import continue_edges, embed_densely, embed_patches, fitting_chunk, slabs
+from fastcutpaste.scoring.dense import (
+    blocks,
+    continued_window,
+    embed_densely,
+    embed_patches,
+    fitting_chunk,
+    grid_shape,
+    slabs,
+    widen_patches,
+)
+from fastcutpaste.scoring.tiles import check_own_scale, cut_tiles
 
 
 class Embedder:
@@ -33,21 +43,27 @@ class Embedder:
         """Where the network is."""
         return self.network.mean.device
 
-    def batches(self, images: Tensor) -> list[Tensor]:
-        """Split images (N, 3, H, W) into batches that are worked on at a time, at least one."""
+    def batches(self, images: Tensor | Sequence[Tensor]) -> Iterable[Tensor]:
+        """Split images (N, 3, H, W) into batches that are worked on at a time, at least one.
+
+        Those of a detector that does not resize, (3, H, W) each, come one by one, or as the tiles of each.
+        """
+        if not isinstance(images, Tensor) or not self.config.resize:
+            return self._at_own_scale(images)
         height, width = images.shape[-2:]
         count = self._pixels // (height * width)
         if self.config.patch is None:
             count = self.config.chunk or fitting_chunk(max(height, width), self.device)
         return list(torch.split(images, max(1, count)))
 
+    def _at_own_scale(self, images: Iterable[Tensor]) -> Iterator[Tensor]:
+        for image in images:
+            check_own_scale(image, self.config)
+            yield from cut_tiles(image, self.config) if self.config.patch is None else [image[None]]
+
     def levelled(self, images: Tensor) -> Tensor:
         """Bring images (B, 3, H, W) to the brightness where the config says so."""
         return level_brightness(images, self.brightness) if self.config.level else images
-
-    def continued(self, images: Tensor) -> Tensor:
-        """Level images (B, 3, H, W), and continue their edges, as the config says."""
-        return continue_edges(self.levelled(images), self.config.margin)
 
     def embed(self, images: Tensor, stride: int | None = None) -> Tensor:
         """Give features (B, h, w, D) of the patches of images, or (B, D) of whole images; float32.
@@ -61,7 +77,8 @@ class Embedder:
         with torch.inference_mode(), autocast(self.device):
             if patch is None:
                 return network.embed(images).float()
-            if network.field is None or stride % STEP:
+            apart = stride >= patch  # then a pass over the image would be mostly for nothing
+            if network.field is None or stride % STEP or apart:
                 embedded = embed_patches(images, network.embed, patch=patch, stride=stride, chunk=self.config.chunk)
             else:
                 embedded = embed_densely(
@@ -69,13 +86,48 @@ class Embedder:
                 )
             return embedded.float()
 
-    def rows(self, images: Tensor) -> Iterator[Tensor]:
-        """Give the features (B, rows, w, D) of the grid of continued images, as many rows at a time as fit."""
-        patch, stride, (height, width) = self._patch, self.config.stride, images.shape[-2:]
-        rows = max(1, (self._pixels // width - patch) // stride + 1)
-        if self.config.density == "location":
-            rows = height  # it scores the whole grid at once
-        yield from (self.embed(slab) for slab in slabs(images, patch, stride, rows))
+    def blocks(self, images: Tensor, stride: int | None = None) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Give the features of the grid of images a block at a time, without seams.
+
+        Args:
+            images: (B, 3, H, W), neither levelled nor continued yet: that is done block by block.
+            stride: pixels between the patches; that of the config if None.
+
+        Yields:
+            Rows and columns of a block of the grid, and features (B, rows, columns, D): of as many more patches below
+            and to the right of it as are in the largest areas that begin in the block.
+        """
+        patch, margin, stride = self._patch, self.config.margin, stride or self.config.stride
+        height, width = (length + 2 * margin for length in images.shape[-2:])
+        grid, side = grid_shape(height, width, patch, stride), max(self.config.sides)
+        more = (side - patch) // stride
+        means = brightness_of(images) if self.config.level else None
+        pixels = height * width if self.config.density == "location" else self._pixels  # it scores a whole grid at once
+        for rows, columns in blocks(grid, side, stride, pixels):
+            (top, bottom), (left, right) = (
+                (part.start * stride, (min(part.stop + more, count) - 1) * stride + patch)
+                for part, count in zip((rows, columns), grid, strict=True)
+            )
+            window = continued_window(images, margin, (top, bottom), (left, right)).to(self.device)
+            if means is not None:
+                window = level_brightness(window, self.brightness, means.to(self.device))
+            yield rows, columns, self.embed(window, stride)
+
+    def squares(self, images: Tensor) -> Iterator[tuple[int, slice, slice, Tensor]]:
+        """Give the features of all squares of images (B, 3, H, W) that are scored, a block at a time.
+
+        Yields:
+            Which of `config.sides`, rows and columns of a block of its grid, and features (B, rows, columns, D).
+        """
+        shapes = [self.config.grid_of(side, (images.shape[-2], images.shape[-1])) for side in self.config.sides]
+        for *block, features in self.blocks(images):
+            for i, (side, shape) in enumerate(zip(self.config.sides, shapes, strict=True)):
+                rows, columns = (
+                    slice(part.start, min(part.stop, count)) for part, count in zip(block, shape, strict=True)
+                )
+                h, w = rows.stop - rows.start, columns.stop - columns.start
+                if min(h, w) > 0:  # else no square of this side begins here
+                    yield i, rows, columns, widen_patches(features, self.config.patches_along(side))[:, :h, :w]
 
     def slabs_of_all(self, images: Tensor) -> list[Tensor]:
         """Cut all continued images into slabs (N, 3, S, W) of few enough rows of the grid to hold one's features."""

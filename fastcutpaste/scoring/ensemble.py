@@ -18,7 +18,7 @@ from fastcutpaste.scoring.calibration import (
     with_former,
 )
 from fastcutpaste.scoring.detector import Detector
-from fastcutpaste.scoring.fitting import Progress
+from fastcutpaste.scoring.fitting import Images, Progress
 
 ENSEMBLE_FILE = "ensemble.json"
 Scored = tuple[Tensor, list[Tensor] | None]  # scores (N,) and heat maps (H_i, W_i)
@@ -54,9 +54,13 @@ class Ensemble:
     ) -> None:
         if not members:
             raise ValueError("Ensemble: at least 1 detector required, got none")
-        shapes = {(member.config.size, member.config.patch, member.config.bits) for member in members}
+        shapes = {
+            (member.config.size, member.config.resize, member.config.patch, member.config.bits) for member in members
+        }
         if len(shapes) > 1:
-            raise ValueError(f"Ensemble: detectors of one size, patch, bits required, got {sorted(map(str, shapes))}")
+            raise ValueError(
+                f"Ensemble: detectors of one size, resize, patch, bits required, got {sorted(map(str, shapes))}"
+            )
         self.scales = [(m.typical, m.threshold) for m in members] if scales is None else list(scales)
         if len(self.scales) != len(members) or not all(top > typical for typical, top in self.scales):
             raise ValueError("Ensemble: detectors with a threshold above what is typical required, got one without: it "
@@ -84,7 +88,7 @@ class Ensemble:
 
     def calibrate(
         self,
-        images: Tensor | None = None,
+        images: Images | None = None,
         rate: float | None = None,
         threshold: float | None = None,
         progress: Progress | None = None,

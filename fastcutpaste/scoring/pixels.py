@@ -5,6 +5,7 @@ their last bit is dropped. So a set of up to a million distinct scores is measur
 closely, whatever the range of its scores and in whatever order they come.
 """
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 import numpy as np
@@ -12,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastcutpaste.scoring.metrics import Curve, area_below, area_up_to, region_weights
+from fastcutpaste.scoring.metrics import Curve, area_below, area_up_to
+from fastcutpaste.scoring.regions import region_weights_in
 
 _MOST = 1 << 20  # distinct scores kept: 28 bytes each
 _WAITING = 1 << 21  # pixels gathered before they are counted: 4 bytes each
@@ -40,28 +42,39 @@ class PixelScores:
         self._count()
         return bool(self._columns[0].any() and self._columns[1].any())
 
-    def add(self, score_map: Tensor, mask: Tensor) -> None:
+    def add(self, score_map: Tensor | Iterable[Tensor | NDArray[np.float32]], mask: Tensor) -> None:
         """Add an image.
 
         Args:
-            score_map: (H, W) float32, finite.
+            score_map: (H, W) float32, finite, or bands (rows, W) of it from the top.
             mask: (H, W) bool, True means defect.
 
         Raises:
             ValueError: another shape of the mask, a score that is not finite.
         """
-        if score_map.ndim != 2 or score_map.shape != mask.shape:
-            came = f"{tuple(score_map.shape)} and {tuple(mask.shape)}"
-            raise ValueError(f"PixelScores: map and mask of one shape (H, W) required, got {came}")
-        if not score_map.isfinite().all():
-            raise ValueError("PixelScores: finite scores required, got some NaN or infinite")
-        keys, marks = _ordered(score_map) >> self._dropped, mask.cpu().numpy()
-        self._normal.append(keys[~marks])
-        if marks.any():
-            self._defects.append((keys[marks], region_weights(marks)))
-        self._waiting += marks.size
-        if self._waiting >= _WAITING:
-            self._count()
+        if isinstance(score_map, Tensor):
+            if score_map.ndim != 2 or score_map.shape != mask.shape:
+                came = f"{tuple(score_map.shape)} and {tuple(mask.shape)}"
+                raise ValueError(f"PixelScores: map and mask of one shape (H, W) required, got {came}")
+            score_map = [score_map]
+        whole, top, done = mask.cpu().numpy(), 0, 0
+        weights = None  # of the defect pixels, row by row
+        for band in map(torch.as_tensor, score_map):
+            if not band.isfinite().all():
+                raise ValueError("PixelScores: finite scores required, got some NaN or infinite")
+            keys, marks = _ordered(band) >> self._dropped, whole[top : top + len(band)]
+            self._normal.append(keys[~marks])
+            if marks.any():
+                if weights is None:
+                    rows = max(1, _WAITING // whole.shape[1])
+                    weights = region_weights_in(whole[i : i + rows] for i in range(0, len(whole), rows))
+                last = done + int(marks.sum())
+                self._defects.append((keys[marks], weights[done:last]))
+                done = last
+            top += len(band)
+            self._waiting += marks.size
+            if self._waiting >= _WAITING:
+                self._count()
 
     def join(self, other: "PixelScores") -> None:
         """Add all that another has gathered."""

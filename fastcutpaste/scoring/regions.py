@@ -1,6 +1,7 @@
 """Regions: where a heat map lies above the threshold, as boxes and areas that a machine can act on."""
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,35 +32,64 @@ def find_regions(score_map: Values, threshold: float) -> list[Region]:
 
     Raises:
         ValueError: a map of another shape.
-
-    Cost: our own, since the libraries that label regions take half a second to import, as long as a graph takes for
-        an image, and are not there where graphs alone are scored.
     """
     scores = as_array(score_map)
     if scores.ndim != 2:
         raise ValueError(f"find_regions: a map of shape (H, W) required, got {scores.shape}")
-    edged = np.pad(scores.astype(np.float32), ((0, 0), (1, 1)), constant_values=-np.inf)  # (H, W + 2)
-    change = np.diff((edged > threshold).astype(np.int8), axis=1)  # (H, W + 1)
-    row, start = np.nonzero(change == 1)  # runs of pixels along the rows, in reading order: from `start`
-    end = np.nonzero(change == -1)[1]  # up to before `end`
-    if not len(row):
+    return find_regions_in([scores], threshold)
+
+
+def find_regions_in(bands: Iterable[NDArray[Any]], threshold: float) -> list[Region]:
+    """Do the same for a map that comes in bands (rows, W) from the top, of which one is held at a time.
+
+    Cost: our own, since the libraries that label regions take half a second to import, as long as a graph takes for
+        an image, are not there where graphs alone are scored, and want the whole map.
+    """
+    runs, highest, top = [], [], 0
+    for band in bands:
+        row, start, end = _runs(band > threshold)
+        edged = np.pad(band.astype(np.float32), ((0, 0), (1, 1)), constant_values=-np.inf)  # (rows, W + 2)
+        if len(row):
+            first, behind = (row * edged.shape[1] + 1 + column for column in (start, end))
+            highest.append(np.maximum.reduceat(edged.ravel(), np.stack([first, behind], 1).ravel())[::2])
+            runs.append((row + top, start, end))
+        top, line = top + len(band), edged.shape[1]
+    if not runs:
         return []
-    line = edged.shape[1]
-    first, behind = row * line + start, row * line + end  # in `edged`, a pixel further left
-    highest = np.maximum.reduceat(edged.ravel(), np.stack([first, behind], 1).ravel() + 1)[::2]
-    region = _joined(first, behind, line)
+    row, start, end = (np.concatenate(parts) for parts in zip(*runs, strict=True))
+    region = _joined(row * line + start, row * line + end, line)
     count = int(region.max()) + 1
-    top, left, bottom, right = (np.full(count, far) for far in (scores.shape[0], line, 0, 0))
+    first_row, left, bottom, right = (np.full(count, far) for far in (top, line, 0, 0))
     best = np.full(count, -np.inf, np.float32)
-    np.minimum.at(top, region, row)
+    np.minimum.at(first_row, region, row)
     np.minimum.at(left, region, start)
     np.maximum.at(bottom, region, row + 1)
     np.maximum.at(right, region, end)
-    np.maximum.at(best, region, highest)
+    np.maximum.at(best, region, np.concatenate(highest))
     area = np.bincount(region, end - start).astype(int)
-    columns = (top, left, bottom - top, right - left, area, best)
+    columns = (first_row, left, bottom - first_row, right - left, area, best)
     found = [Region(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
     return sorted(found, key=lambda one: -one.score)
+
+
+def region_weights_in(bands: Iterable[NDArray[np.bool_]]) -> NDArray[np.float64]:
+    """Give the weights of the defect pixels of a mask in bands (rows, W), row by row: 1 a region, over its pixels."""
+    runs, top = [], 0
+    for band in bands:
+        row, start, end = _runs(band)
+        runs.append((row + top, start, end))
+        top, line = top + len(band), band.shape[1] + 2
+    row, start, end = (np.concatenate(parts) for parts in zip(*runs, strict=True))
+    region = _joined(row * line + start, row * line + end, line)
+    weights: NDArray[np.float64] = 1 / np.bincount(region, end - start)[region]  # of each run
+    return weights.repeat(end - start)
+
+
+def _runs(marked: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Give the row of each run of marked pixels along a row, in reading order, its first column and the one behind."""
+    change = np.diff(np.pad(marked.astype(np.int8), ((0, 0), (1, 1))), axis=1)  # (rows, W + 1)
+    row, start = np.nonzero(change == 1)
+    return row, start, np.nonzero(change == -1)[1]
 
 
 def _joined(first: NDArray[np.int64], behind: NDArray[np.int64], line: int) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from fastcutpaste.scoring.dense import reach_weights, widen_patches
+from fastcutpaste.scoring.dense import reach_weights
 from fastcutpaste.scoring.density import Density
 from fastcutpaste.scoring.embedder import Embedder
 
@@ -56,18 +56,22 @@ class Scorer:
 
     def _grids(self, images: Tensor) -> list[Tensor]:
         """Score the patches, and each kind of area, of images: a grid (B, h, w) for each side."""
-        along = [self.embedder.config.patches_along(side) for side in self.embedder.config.sides]
-        scores: list[list[Tensor]] = [[] for _ in along]
-        before: list[Tensor] = []  # the last rows of the grid, which the next areas reach into
-        for features in self.embedder.rows(self.embedder.continued(images)):
-            known = torch.cat([*before, features], 1) if before else features
-            for i, density in enumerate(self.densities):
-                reached = known[:, max(0, known.shape[1] - features.shape[1] - along[i] + 1) :]
-                if reached.shape[1] >= along[i]:
-                    scores[i].append(density.score(widen_patches(reached, along[i])))
-            if max(along) > 1:
-                before = [known[:, max(0, known.shape[1] - max(along) + 1) :]]
-        return [parts[0] if len(parts) == 1 else torch.cat(parts, 1) for parts in scores]
+        return score_grids(self.embedder, self.densities, images)
+
+
+def score_grids(embedder: Embedder, densities: Sequence[Density], images: Tensor) -> list[Tensor]:
+    """Score the patches, and each kind of area, of images (B, 3, H, W): a grid (B, h, w) for each side."""
+    shapes = [embedder.config.grid_of(side, (images.shape[-2], images.shape[-1])) for side in embedder.config.sides]
+    grids: list[Tensor] = []
+    for i, rows, columns, features in embedder.squares(images):
+        scores = densities[i].score(features)
+        if scores.shape[1:] == shapes[i]:
+            grids.append(scores)  # of the one block
+            continue
+        if i == len(grids):
+            grids.append(scores.new_empty(len(images), *shapes[i]))
+        grids[i][:, rows, columns] = scores
+    return grids
 
 
 def collect(
@@ -101,3 +105,9 @@ def collect(
         done += len(part)
     copier.synchronize()
     return whole
+
+
+def check_finite(who: str, total: Tensor) -> None:
+    """Raise unless the sum () of scores is finite: that of an image with a pixel that is not finite is not, either."""
+    if not math.isfinite(total):
+        raise ValueError(f"{who}: images of finite pixels required, got NaN or infinity")

@@ -186,9 +186,9 @@ def fingerprint(paths: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def provenance_of(images: Tensor, config: TrainConfig, source: str) -> dict[str, Any]:
+def provenance_of(images: Tensor | Sequence[Tensor], config: TrainConfig, source: str) -> dict[str, Any]:
     """Tell how a detector came to be: settings, versions, and what its training images were."""
-    means = torch.stack([image.float().mean((1, 2)) for image in images]).mean(0) / 255
+    means = torch.stack([image.mean((1, 2), dtype=torch.float32).cpu() for image in images]).mean(0) / 255
     return {
         "training": asdict(config),
         "data": {"source": source, "images": len(images), "mean": [round(float(mean), 4) for mean in means]},
@@ -197,6 +197,6 @@ def provenance_of(images: Tensor, config: TrainConfig, source: str) -> dict[str,
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
-        "device": str(images.device),
+        "device": str(images[0].device),
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }

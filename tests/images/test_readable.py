@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from pictures import draw_noise, write_picture
 
+from fastcutpaste.images import readable
 from fastcutpaste.images.decode import load_images
-from fastcutpaste.images.readable import Read, Unread, find_unread, read_in_turn
+from fastcutpaste.images.readable import Read, Unread, find_unread, originals_in_turn, read_in_turn
 
 
 @pytest.fixture
@@ -61,3 +62,21 @@ def test_what_files_lost_is_said_once(files):
     assert [str(one.message) for one in said] == [
         f"3 of 8 images had 12 or 16 bits a channel, reduced to 8 (first: {files[2]})"
     ]
+
+
+def test_images_at_their_own_scale_come_as_they_are_and_not_many_ahead(files, monkeypatch):
+    began = []
+    read = readable.read_original
+    monkeypatch.setattr(readable, "read_original", lambda path, bits: began.append(path) or read(path, bits))
+    monkeypatch.setattr(readable, "_ROOM", 20 * 30 + 21 * 30)  # the first two
+    files[4].write_bytes(b"none")
+    for number, one in enumerate(originals_in_turn(files)):
+        assert one.path == files[number]
+        assert len(began) <= number + (2 if number < 1 else 3 if number in (3, 4, 6) else 2)
+        if number == 4:
+            assert isinstance(one, Unread)
+        else:
+            assert np.array_equal(one.pixels, load_images([files[number]], one.size).pixels[0].numpy())
+    assert began == files
+    with pytest.raises(ValueError, match=r"4\.png"):
+        list(originals_in_turn(files, strict=True))

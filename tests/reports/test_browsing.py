@@ -18,6 +18,7 @@ from fastcutpaste.images.folders import find_test_images
 from fastcutpaste.reports.evaluated import Evaluation as Gathered
 from fastcutpaste.reports.runs import evaluate_scores, write_evaluation
 from fastcutpaste.reports.scored import Scored
+from fastcutpaste.scoring.heat import ResizedMap
 from fastcutpaste.scoring.intervals import rate_interval
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -67,7 +68,7 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     detector.threshold, detector.typical = float(scores.median()), float(scores.min())
     gathering = Gathered(detector, found)
     for number, (path, score, heat) in enumerate(zip(found.paths, scores.tolist(), maps, strict=True)):
-        gathering.add(number, Scored(path, (40, 72), score, (score,), heat[None]))
+        gathering.add(number, Scored(path, (40, 72), score, (score,), (ResizedMap((40, 72), heat),)))
     results = evaluate_scores(scores, found.kinds, detector.threshold, gathering.pixels[0])
     results |= {"promised": 0.05, "notes": ["more came than <promised>", "because"]}
     written = write_evaluation(root / "run", gathering, results)

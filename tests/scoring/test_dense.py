@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 from fastcutpaste.scoring.dense import (
+    blocks,
+    continue_edges,
+    continued_window,
     embed_patches,
     fitting_chunk,
     grid_shape,
@@ -16,6 +19,7 @@ from fastcutpaste.scoring.dense import (
     score_maps,
     slabs,
     spread_scores,
+    weights_between,
     widen_patches,
 )
 
@@ -142,6 +146,45 @@ def test_slabs_one_under_the_other_hold_the_grid(height: int, width: int, patch:
     assert all(part.data_ptr() >= images.data_ptr() for part in parts)
     joined = torch.cat([embed_patches(part, embed, patch=patch, stride=stride) for part in parts], 1)
     torch.testing.assert_close(joined, whole, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("pixels", [1, 300, 900, 10**6])
+@pytest.mark.parametrize("grid", [(1, 1), (7, 5), (40, 3), (3, 90)])
+def test_blocks_divide_a_grid_and_are_no_larger_than_asked_for(grid: tuple[int, int], pixels: int) -> None:
+    seen = torch.zeros(grid, dtype=torch.int64)
+    for rows, columns in blocks(grid, 12, 4, pixels):
+        seen[rows, columns] += 1
+        h, w = rows.stop - rows.start, columns.stop - columns.start
+        assert ((h - 1) * 4 + 12) * ((w - 1) * 4 + 12) <= max(pixels, 12 * 12)
+    assert (seen == 1).all()
+
+
+def test_blocks_are_equal_and_as_wide_as_the_image_allows() -> None:
+    assert len(blocks((49, 49), 64, 4, 2**18)) == 1  # 256 × 256
+    wide = blocks((49, 1009), 64, 4, 2**18)  # 256 × 4096
+    assert all(rows == slice(0, 49) for rows, _ in wide)
+    assert {columns.stop - columns.start for _, columns in wide} <= {201, 202}
+
+
+@pytest.mark.parametrize("margin", [0, 5, 40])
+@pytest.mark.parametrize("ends", [(0, 9), (3, 21), (20, 29)])
+def test_a_window_of_continued_images_is_a_part_of_them(ends: tuple[int, int], margin: int) -> None:
+    images = draw_images(2, 23, 31)
+    first, last = ends[0], ends[1] + 2 * margin - 6
+    window = continued_window(images, margin, (first, last), (first + 2, last + 2))
+    assert torch.equal(window, continue_edges(images, margin)[..., first:last, first + 2 : last + 2])
+
+
+@pytest.mark.parametrize(("side", "stride", "count"), [(64, 4, 50), (24, 8, 9), (32, 32, 4), (30, 7, 5)])
+def test_weights_between_pixels_are_those_of_all(side: int, stride: int, count: int) -> None:
+    length = (count - 1) * stride + side + stride - 1
+    every = reach_weights(length, count, side, stride, True)
+    for first in range(0, length, 13):
+        last = min(length, first + 29)
+        low, weights = weights_between(first, last, count, side, stride)
+        placed = torch.zeros(last - first, count)
+        placed[:, low : low + weights.shape[1]] = weights
+        torch.testing.assert_close(placed, every[first:last])
 
 
 def test_memory_format_and_strides_of_the_images_change_no_feature() -> None:

@@ -396,7 +396,7 @@ def test_a_density_of_another_network_or_grid_is_refused() -> None:
     assert Detector(network(), replace(PATCHES, density="location"), located).density is located
     with pytest.raises(ValueError, match=r"LocationDensity: features \(\.\.\., 3, 7, 64\) required, got \(2, 4, 64\)"):
         Detector(network(), replace(PATCHES, stride=16), located)
-    with pytest.raises(ValueError, match="patches of at least the network's 19 pixels required, got 18"):
+    with pytest.raises(ValueError, match="patches of at least the network's 19 px required, got 18"):
         Detector(Network(NetworkConfig("patchnet", patch=19)), replace(PATCHES, patch=18))
     with pytest.raises(ValueError, match="'gaussian', 'kernel' or 'nearest' required for whole images, got 'location'"):
         replace(WHOLE, density="location")
@@ -441,7 +441,7 @@ def test_an_optimized_detector_draws_the_same_maps_and_saves_the_same_file(
     backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fastcutpaste.networks.backbone.computes_bf16", lambda _: False)
-    monkeypatch.setattr("fastcutpaste.scoring.detector.computes_bf16", lambda _: False)
+    monkeypatch.setattr("fastcutpaste.networks.fusing.computes_bf16", lambda _: False)
     if "lite" in backbone:
         pytest.importorskip("timm", reason="pip install 'fastcutpaste[timm]'")
     name, _, stage = backbone.partition(" at ")

@@ -73,7 +73,7 @@ def test_an_ensemble_comes_back_from_its_folder(members, tmp_path):
 def test_detectors_that_do_not_belong_together_are_refused(members):
     (one, _), _ = members
     other = Detector(one.network, DetectorConfig((48, 48), patch=16, stride=8))
-    with pytest.raises(ValueError, match="detectors of one size, patch, bits required"):
+    with pytest.raises(ValueError, match="detectors of one size, resize, patch, bits required"):
         Ensemble([one, other])
     with pytest.raises(ValueError, match="at least 1 detector required, got none"):
         Ensemble([])

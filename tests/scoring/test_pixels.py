@@ -31,6 +31,16 @@ def gathered(maps, masks, most=1 << 20):
     return pixels
 
 
+@pytest.mark.parametrize("rows", [1, 7, 40])
+def test_an_image_in_bands_counts_as_the_whole(rows, monkeypatch):
+    maps, masks = draw(5)
+    whole = gathered(maps, masks)
+    monkeypatch.setattr(pixels_module, "_WAITING", 300)
+    bands = gathered([torch.split(one, rows) for one in maps], masks)
+    assert bands.auroc() == pytest.approx(whole.auroc(), abs=1e-12)
+    assert bands.pro_auc() == pytest.approx(whole.pro_auc(), abs=1e-12)
+
+
 @pytest.mark.parametrize("waiting", [1, 5000, 1 << 22])
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("seed", range(3))
