@@ -24,7 +24,7 @@ from fastcutpaste.cli.watching import check_folders
 from fastcutpaste.cli.watching import watch as watch_folders
 from fastcutpaste.console import people
 from fastcutpaste.files import check_writable, safe_name
-from fastcutpaste.images.decode import read_image
+from fastcutpaste.images.decode import decode
 from fastcutpaste.images.folders import find_test_images
 from fastcutpaste.images.pages import all_pages
 from fastcutpaste.images.readable import AT_ONCE, Unread
@@ -282,7 +282,8 @@ def _told(
         low, high = heat_range(detector)
         title = f"{one.path.name}  {decision.score:.1f}  {decision.text}"
         small = heat.smaller(_DRAWN_SIDE)
-        image = read_image(one.path, detector.config.bits).resize(small.shape[::-1], Image.Resampling.BILINEAR)
+        image, *_ = decode(one.path, (small.shape[0], small.shape[1]), detector.config.bits)
+        image = image.resize(small.shape[::-1], Image.Resampling.BILINEAR).convert("RGB")
         pixels = np.asarray(image).transpose(2, 0, 1)  # (3, h, w)
         write_heat_maps([pixels], [small], picture, low=low, high=high, titles=[title])
         told["heat_map"] = str(picture)

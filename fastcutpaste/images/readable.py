@@ -121,14 +121,14 @@ def originals_in_turn(paths: Sequence[Path], strict: bool = False, bits: int | N
             if not ahead:
                 ahead.append((_pixels_of(left[0]), executor.submit(attempt, left.popleft())))
             here, future = ahead.popleft()
-            one, notes = future.result()
-            losses.append(notes)
+            done = [future.result()]
+            losses.append(done[0][1])
+            del future
             room = _ROOM - here - sum(count for count, _ in ahead)
             while left and len(ahead) < 2 * usable_cores() and (count := _pixels_of(left[0])) <= room:
                 ahead.append((count, executor.submit(attempt, left.popleft())))
                 room -= count
-            yield one
-            del one, future  # before the next is read
+            yield done.pop()[0]  # so that nobody but the caller holds it, who may want its memory back
     finally:
         executor.shutdown(cancel_futures=True)
     say_losses(losses, paths)

@@ -15,6 +15,9 @@ from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import Ensemble
 from fastcutpaste.scoring.heat import MeanMap, ResizedMap
 from fastcutpaste.scoring.tiles import check_size
+from fastcutpaste.training.allocation import give_back
+
+_LARGE = 2**26  # values of an image after which freed memory goes back to the system, which takes some milliseconds
 
 
 class Scored(NamedTuple):
@@ -50,8 +53,13 @@ def score_in_turn(
     """
     if not detector.config.resize:
         for one in originals_in_turn(paths, strict, detector.config.bits):
+            is_large = isinstance(one, Read) and one.pixels.size > _LARGE
+            if is_large:
+                give_back()  # what decoding took
             scored = _score_original(detector, one, strict)
             del one  # its pixels, before the next are read
+            if is_large:
+                give_back()
             yield [scored]
         return
     for batch in read_in_turn(paths, detector.config.size, AT_ONCE, strict, detector.config.bits):
