@@ -114,6 +114,9 @@ class DecisionGraph(nn.Module):
 
     def __init__(self, scorer: Detector | Ensemble, channels_last: bool = False) -> None:
         super().__init__()
+        if not scorer.config.resize:
+            raise ValueError("export: a detector of images that are resized required, got one that scores them at "
+                             "their own scale")  # fmt: skip
         self.members = nn.ModuleList(ScoringGraph(member) for member in _members(scorer))
         self.scales = scorer.scales if isinstance(scorer, Ensemble) else [(0.0, 1.0)]
         self.size, self.whole, self.threshold = scorer.config.size, scorer.config.patch is None, scorer.threshold

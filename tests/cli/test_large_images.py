@@ -97,6 +97,10 @@ def test_whole_tiles_are_learned_and_found(surfaces, tmp_path):
     )
 
 
+def test_it_is_not_exported_as_one_that_resizes(trained):
+    assert "one that scores them at their own scale" in failing("export", trained)
+
+
 def test_images_read_anew_train_the_same_network(surfaces, tmp_path):
     results = [
         run("train", surfaces, "--out", tmp_path / read, *OWN, "--crop", "32", "--steps", "3", "--read", read)[0]
