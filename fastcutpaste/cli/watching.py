@@ -14,6 +14,7 @@ from fastcutpaste.images.arrivals import Arrival, Arrivals, Stamp, lacks_its_end
 from fastcutpaste.reports.lines import append_lines
 
 Told = dict[str, Any]  # what JSON says of an image
+_AT_ONCE = 4  # images scored together: a signal, and a line, waits for no more
 _PATIENCE = 10  # times as long as a file has to be unchanged, before one that cannot be read is called broken
 _LOOKING = 0.1  # share of the time that may go into listing folders
 _LONGEST = 1.0  # seconds between two looks, where they are quick
@@ -71,17 +72,18 @@ def watch(
             began = time.monotonic()
             some = [one for one in _look(arrivals) if _is_old(one, settle) or not lacks_its_end(one.path)]
             took = time.monotonic() - began
-            came = dict(enumerate(some, count))
-            for scored in score([(number, one.path) for number, one in came.items()]):
-                kept = [(came[number], told | came[number].stamp._asdict()) for number, told in scored
-                        if _holds(came[number], told, settle)]  # fmt: skip
-                append_lines(out, [told for _, told in kept])
-                count += len(kept)
-                for one, told in kept:
-                    arrivals.done(one)
-                    yield told
+            for at in range(0, len(some), _AT_ONCE):
                 if stop.is_set():
                     break
+                came = dict(enumerate(some[at : at + _AT_ONCE], count))
+                for scored in score([(number, one.path) for number, one in came.items()]):
+                    kept = [(came[number], told | came[number].stamp._asdict()) for number, told in scored
+                            if _holds(came[number], told, settle)]  # fmt: skip
+                    append_lines(out, [told for _, told in kept])
+                    count += len(kept)
+                    for one, told in kept:
+                        arrivals.done(one)
+                        yield told
             stop.wait(max(min(settle / 2, _LONGEST), took / _LOOKING))
 
 
