@@ -30,27 +30,41 @@ def unlike_border(images: Tensor, threshold: float = 0.1) -> Tensor:
         (B, 1, H, W) bool.
     """
     check_images("unlike_border", images)
-    full = 255.0 if images.dtype == torch.uint8 else 1.0
-    edges = (images[..., 0, :], images[..., -1, :], images[..., :, 0], images[..., :, -1])
-    background = torch.cat(edges, dim=-1).float().median(-1).values  # (B, C)
-    difference = (images.float() - background[..., None, None]).abs().amax(1, keepdim=True)
-    return difference > threshold * full
+    return _unlike(images, _border(images).median(-2, keepdim=True).values, _level(images, threshold))
 
 
-def object_or_all(images: Tensor, most: float = 0.1) -> Tensor:
+def object_or_all(images: Tensor, threshold: float = 0.1, most: float = 0.1) -> Tensor:
     """Take `unlike_border` as foreground, and all of an image whose border is not plain: it shows a surface.
 
     Args:
         images: (B, C, H, W), uint8 0–255 or floating point 0–1.
-        most: share of the border that may be unlike it.
+        threshold: as for `unlike_border`.
+        most: share of the border that may be unlike its median.
 
     Returns:
         (B, 1, H, W) bool.
     """
-    found = unlike_border(images)
-    edges = (found[..., 0, :], found[..., -1, :], found[..., :, 0], found[..., :, -1])
-    unlike = torch.stack([edge.float().mean(-1) for edge in edges]).mean(0)  # (B, 1)
-    return found | (unlike > most)[..., None, None]
+    check_images("object_or_all", images)
+    border = _border(images)
+    background = border.median(-2, keepdim=True).values
+    level = _level(images, threshold)
+    surface = _unlike(border, background, level).float().mean((2, 3), keepdim=True) > most
+    return _unlike(images, background, level) | surface
+
+
+def _border(images: Tensor) -> Tensor:
+    """Give the pixels of the four edges: (B, C, 2·H + 2·W, 1) float32 on the images' scale."""
+    edges = (images[..., 0, :], images[..., -1, :], images[..., :, 0], images[..., :, -1])
+    return torch.cat(edges, dim=-1).float()[..., None]
+
+
+def _level(images: Tensor, threshold: float) -> float:
+    return threshold * (255.0 if images.dtype == torch.uint8 else 1.0)
+
+
+def _unlike(pixels: Tensor, background: Tensor, level: float) -> Tensor:
+    """Tell which pixels (B, C, h, w) differ from a background (B, C, 1, 1): (B, 1, h, w) bool."""
+    return (pixels.float() - background).abs().amax(1, keepdim=True) > level
 
 
 def move_onto(
