@@ -27,6 +27,14 @@ def every_pixel(at: At, images: Tensor) -> Tensor:
     return at(image, row, torch.arange(width, device=images.device)).permute(0, 3, 1, 2)
 
 
+def masked_pixels(at: At, images: Tensor, mask: Tensor) -> Tensor:
+    """Give what `at` gives for the pixels of a mask (B, 1, H, W), 0 elsewhere, like images (B, C, H, W)."""
+    result = torch.zeros_like(images)
+    image, row, column = mask[:, 0].nonzero(as_tuple=True)  # (n,) each
+    result[image, :, row, column] = at(image, row, column).to(images.dtype)
+    return result
+
+
 def jittered(fill: Tensor, mask: Tensor, jitter: Jitter, dtype: torch.dtype) -> Tensor:
     """Change the color of a fill (B, C, H or 1, W or 1), contrast about its mean grey within the mask (B, 1, H, W)."""
     jitter = jitter.map(lambda field: field.view(-1, 1, 1, 1))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fastcutpaste.op.blends import blend_masked, jittered, soft_label, touches_little
+from fastcutpaste.op.blends import blend_masked, jittered, masked_pixels, soft_label, touches_little
 from fastcutpaste.op.checks import check_values
 from fastcutpaste.op.color import JitterStrength, place_jitter
 from fastcutpaste.op.paste import HAS_TRITON
@@ -125,11 +125,11 @@ class Defect(Maker):
         mask = masked(self.mask, images, for_mask, only)
         jitter = place_jitter(own[:, 1:].T, self.jitter)
         share = self.blend.share(mask, for_blend)
+        at = partial(self.fill.at, images, for_fill)
         if touches_little(images) and share is not None:
-            at = partial(self.fill.at, images, for_fill)
             result, label = blend_masked(images, at, mask, share, jitter)
         else:
-            fill = self.fill(images, for_fill)
+            fill = masked_pixels(at, images, mask) if touches_little(images) else self.fill(images, for_fill)
             fill = fill.to(images.dtype) if jitter is None else jittered(fill, mask, jitter, images.dtype)
             result = self.blend(images, fill, mask, for_blend)
             label = partial(soft_label, images, result, mask)
