@@ -56,7 +56,7 @@ def test_a_small_defect_is_found_in_images_of_other_sizes_without_any_option(sur
         assert worst["y"] <= y + 6 <= worst["y"] + worst["height"]
         assert worst["x"] <= x + 6 <= worst["x"] + worst["width"]
         assert worst["width"] < 90  # in pixels of the file, not of a smaller one
-    assert Image.open(wide["heat_map"]).size[0] > 1000
+    assert Image.open(wide["heat_map"]).size[0] < 1200  # a picture of the file's size would be of no use
 
 
 def test_it_is_evaluated_at_its_own_scale(surfaces, trained, tmp_path):
