@@ -17,10 +17,10 @@ class Place(NamedTuple):
     which: Tensor  # int64, the one that is read
     down: Tensor  # float32, rows by which it is read below its middle
     right: Tensor  # float32, columns
-    zoom: Tensor  # float32, above 1: larger than it is
-    flip_y: Tensor  # float32, -1: upside down, or 1
-    flip_x: Tensor  # float32
-    turn: Tensor  # bool, whether its rows and columns change places: with the flips, quarter turns
+    zoom: Tensor | None = None  # float32, above 1: larger than it is
+    flip_y: Tensor | None = None  # float32, -1: upside down, or 1
+    flip_x: Tensor | None = None  # float32
+    turn: Tensor | None = None  # bool, whether its rows and columns change places: with the flips, quarter turns
 
 
 def read(source: Tensor, place: Place, size: tuple[int, int], image: Tensor, row: Tensor, column: Tensor) -> Tensor:
@@ -35,10 +35,16 @@ def read(source: Tensor, place: Place, size: tuple[int, int], image: Tensor, row
     Returns:
         (…, C) of the source's type.
     """
-    below, beside = row + (0.5 - size[0] / 2), column + (0.5 - size[1] / 2)  # from the middle
-    turn, zoom = place.turn[image], place.zoom[image]
-    y = torch.where(turn, beside, below) * place.flip_y[image] / zoom + place.down[image]
-    x = torch.where(turn, below, beside) * place.flip_x[image] / zoom + place.right[image]
+    y, x = row + (0.5 - size[0] / 2), column + (0.5 - size[1] / 2)  # from the middle
+    if place.turn is not None:
+        turn = place.turn[image]
+        y, x = torch.where(turn, x, y), torch.where(turn, y, x)
+    if place.flip_y is not None and place.flip_x is not None:
+        y, x = y * place.flip_y[image], x * place.flip_x[image]
+    if place.zoom is not None:
+        zoom = place.zoom[image]
+        y, x = y / zoom, x / zoom
+    y, x = y + place.down[image], x + place.right[image]
     rows, columns = (_mirrored(at, length) for at, length in ((y, source.shape[-2]), (x, source.shape[-1])))
     return source[place.which[image], :, rows, columns]
 

@@ -145,23 +145,30 @@ class Confetti(nn.Module):
             ends = colors * (corner & (sides < side) & (sides >= side - 1))
             grown = F.max_pool2d(F.pad(ends, (side - 1, 0, side - 1, 0)), side, stride=1)
             confetti = torch.maximum(confetti, grown)
-        return _shown(images, confetti)
+        mask = confetti.amax(1, keepdim=True) > 0
+        strewn = torch.where(mask, _leveled(confetti, images.dtype), images)
+        return Pasted(strewn.contiguous(memory_format=memory_format_of(images)), mask)
 
     def _strewn(self, images: Tensor, seeds: Tensor) -> Pasted:
-        """Do the same on a CPU, square by square instead of pixel by pixel: 0.9 against 32 ms an image of 256²."""
+        """Do the same on a CPU, square by square instead of pixel by pixel: 1.6 against 37 ms an image of 256²."""
         (batch, channels, height, width), pixels = images.shape, math.prod(images.shape[-2:])
         image, corner = (hashed(seeds[:, None], torch.arange(pixels)) < self.density).nonzero(as_tuple=True)  # (n,)
         layer = torch.arange(1, channels + 2)[:, None] * pixels + corner  # (C + 1, n)
         side, *colors = hashed(seeds[image], layer) * torch.tensor([[self.side], *[[1.0]] * channels])
         row, column = corner // width, corner % width
-        confetti = torch.zeros(batch, channels, height, width)
+        confetti, touched = torch.zeros(images.shape), []
         for down in range(self.side):
             for right in range(self.side):
                 there = (side >= max(down, right)) & (row + down < height) & (column + right < width)
+                touched.append((image[there], row[there] + down, column[there] + right))
                 at = image[there] * (channels * pixels) + corner[there] + down * width + right
                 for channel, color in enumerate(colors):
                     confetti.view(-1).scatter_reduce_(0, at + channel * pixels, color[there] + 1e-6, "amax")
-        return _shown(images, confetti)
+        image, row, column = (torch.cat(part) for part in zip(*touched, strict=True))
+        strewn, mask = images.clone(), torch.zeros(batch, 1, height, width, dtype=torch.bool)
+        strewn[image, :, row, column] = _leveled(confetti[image, :, row, column], images.dtype)
+        mask[image, 0, row, column] = True
+        return Pasted(strewn, mask)
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Tensor:
         """Strew confetti over images (B, C, H, W)."""
@@ -171,12 +178,9 @@ class Confetti(nn.Module):
         return f"density={self.density}, side={self.side}"
 
 
-def _shown(images: Tensor, confetti: Tensor) -> Pasted:
-    """Show confetti (B, C, H, W), 0 where there is none, on images."""
-    mask = confetti.amax(1, keepdim=True) > 0
-    full = 255 if images.dtype == torch.uint8 else 1
-    strewn = torch.where(mask, (confetti * full).clamp(max=full).to(images.dtype), images)
-    return Pasted(strewn.contiguous(memory_format=memory_format_of(images)), mask)
+def _leveled(confetti: Tensor, dtype: torch.dtype) -> Tensor:
+    full = 255 if dtype == torch.uint8 else 1
+    return (confetti * full).clamp(max=full).to(dtype)
 
 
 def plain_color(images: Tensor, color: Color, draws: Tensor) -> Tensor:

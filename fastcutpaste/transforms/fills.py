@@ -59,9 +59,10 @@ class Shifted(Fill):
         away = draws[:, 1:3] * 2 - 1  # (B, 2), how far, either way
         away = away.sign() * low + away * (high - low)
         down, right = ((away[:, i] * source.shape[2 + i]).round() for i in range(2))
-        flip_y, flip_x = (1 - 2 * (draws[:, i] < 0.5 * self.flip).float() for i in (3, 4))
-        zoom = draws[:, 5] * (self.resize[1] - self.resize[0]) + self.resize[0]
-        place = Place(which, down, right, zoom, flip_y, flip_x, draws[:, 6] < 0.5 * self.turn)
+        flip_y, flip_x = (1 - 2 * (draws[:, i] < 0.5).float() if self.flip else None for i in (3, 4))
+        low, high = self.resize
+        zoom = None if low == high == 1 else draws[:, 5] * (high - low) + low
+        place = Place(which, down, right, zoom, flip_y, flip_x, draws[:, 6] < 0.5 if self.turn else None)
         return read(source, place, (images.shape[-2], images.shape[-1]), image, row, column)
 
 

@@ -123,3 +123,13 @@ def test_four_quarter_turns_are_none():
 def test_quarter_turn_refuses_oblong_images():
     with pytest.raises(ValueError, match=r"QuarterTurn: square images required, got 8×9"):
         QuarterTurn(1)(torch.zeros(2, 3, 8, 9))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_confetti_strewn_square_by_square_is_that_of_all_pixels(dtype, monkeypatch):
+    images, confetti = random_images((3, 3, 40, 33), dtype), Confetti(density=0.02, side=5)
+    few = confetti.augment(images, seeded(3))
+    monkeypatch.setattr("fastcutpaste.transforms.baselines.touches_little", lambda images: False)
+    every = confetti.augment(images, seeded(3))
+    assert torch.equal(few.mask, every.mask)
+    assert torch.equal(few.images, every.images)
