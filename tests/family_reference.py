@@ -138,8 +138,15 @@ def draem(image: Array, other: Array, rng: np.random.Generator) -> Made:
     return textured(image, other, perlin(image.shape[:2], rng) > 0.5, 1 - rng.uniform(0, 0.8), rng)
 
 
+def object_in(image: Array) -> Array:
+    """Give the object (H, W), 1 or 0: the side of Otsu's threshold that the image's rim has less of."""
+    _, bright = cv2.threshold(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    rim = np.concatenate([bright[0], bright[-1], bright[:, 0], bright[:, -1]])
+    return 1 - bright if rim.mean() > 0.5 else bright
+
+
 def memseg(image: Array, other: Array, rng: np.random.Generator) -> Made:
-    _, foreground = cv2.threshold(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    foreground = object_in(image)
     mask = (perlin(image.shape[:2], rng) > 0.5) & (foreground > 0)
     if rng.random() < 0.5:  # the image itself, its tiles shuffled
         tiles = [tile for row in np.split(image, 8) for tile in np.split(row, 8, axis=1)]
@@ -150,7 +157,7 @@ def memseg(image: Array, other: Array, rng: np.random.Generator) -> Made:
 
 def defectmaker(image: Array, other: Array, rng: np.random.Generator) -> Made:
     """Fill a closed Bézier curve inside a rectangle, a scratch, or three small curves, with image or noise."""
-    _, foreground = cv2.threshold(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    foreground = object_in(image)
     drawn = np.zeros(image.shape[:2], np.uint8)
     kind = rng.integers(3)
     for _ in range(3 if kind == 2 else 1):

@@ -52,16 +52,16 @@ def run_family(path: Path, seconds: float, batch: int = 32, size: int = 256, rou
     cv2.setNumThreads(1)
     images = make_photographs(batch, size)
     works = {name: calls_of(name, images) for name in RECIPES} | {"draem in anomalib": calls_in_anomalib(images)}
+    rows = []
     for name, calls in works.items():
         taken: dict[str, list[float]] = {provider: [] for provider in calls}
         for _ in range(rounds):
             for provider, call in calls.items():
                 taken[provider] += measure(call, seconds / rounds, least=1, clock=time.process_time)
         dtype = "uint8" if name in RECIPES else "float32"
-        keep(
-            [make_row(name, who, batch, size, sorted(t), torch.device("cpu"), dtype) for who, t in taken.items()], path
-        )
+        rows += [make_row(name, who, batch, size, sorted(t), torch.device("cpu"), dtype) for who, t in taken.items()]
         medians = [statistics.median(each) / batch for each in taken.values()]
         if medians:
             ours, other = medians
             print(f"{name:18} {ours:8.3f} ms an image against {other:8.3f}: {other / ours:6.1f} times", flush=True)
+    keep(rows, path)  # at once: a file that is changed would mark the commit of the rows that follow

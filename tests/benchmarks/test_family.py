@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
 
@@ -17,8 +18,10 @@ LEAST = dict.fromkeys(RECIPES, 1.5) | {"draem": 2, "memseg": 2, "defectmaker": 4
 
 @pytest.fixture(scope="module")
 def images():
+    """Give photographs whose middle is plainly an object, on black."""
     torch.manual_seed(0)
-    return make_photographs(48, 128)
+    photographs = make_photographs(48, 128)
+    return F.pad(photographs[..., 24:-24, 24:-24] // 2 + 128, [24] * 4)
 
 
 @pytest.mark.parametrize("name", RECIPES)
