@@ -18,7 +18,7 @@ from fastcutpaste.op.checks import Range
 from fastcutpaste.op.color import Jitter, JitterStrength
 from fastcutpaste.op.placement import DRAWS, AspectDistribution, Patches, place_cutpaste, place_scar
 
-OLDEST = (1, 52)  # its executor is the first to give the shape of GPU images to CPU operators without being asked to
+OLDEST = (2, 2)  # 2.0 has no % for what a pipeline computes, which the turned strips take; 2.1 was not tried
 
 try:
     from nvidia import dali
