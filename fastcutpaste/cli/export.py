@@ -1,6 +1,8 @@
 """fastcutpaste export: a detector as one graph for other runtimes, which is seen to agree before it is there."""
 
+import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -13,52 +15,88 @@ from fastcutpaste.files import written_whole
 from fastcutpaste.images.decode import read_image
 from fastcutpaste.images.folders import find_test_images
 from fastcutpaste.reports.runs import load_run
-from fastcutpaste.scoring.export import about_graph, check_extra, export_detector
-from fastcutpaste.scoring.parity import Pixels, compare, make_images
+from fastcutpaste.scoring.detector import Detector
+from fastcutpaste.scoring.ensemble import Ensemble
+from fastcutpaste.scoring.export import Format, about_graph, check_extra, export_detector
+from fastcutpaste.scoring.formats import quantize_graph
+from fastcutpaste.scoring.parity import TOLERANCE, Pixels, compare, make_images
 
+_SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 _MOST_IMAGES = 16  # that are scored both ways: spread over those there are
+_MOST_NORMAL = 64  # that scales come from
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--format", "kind", type=click.Choice(["onnx", "torch"]), default="onnx", show_default=True,
-              help="onnx: for ONNX Runtime and others; torch: for torch.export.load.")  # fmt: skip
+@click.option("--format", "kind", type=click.Choice(list(_SUFFIXES)), default="onnx", show_default=True,
+              help="onnx: for ONNX Runtime; torch: for torch.export.load.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: detector.onnx or .pt2 in RUN]")
 @click.option("--channels-last", is_flag=True, help="Take images (B, H, W, 3) instead of (B, 3, H, W).")
 @click.option("--images", type=click.Path(path_type=Path),
               help="File or folder, of which images, 16 at most, are scored both ways.  [default: drawn]")  # fmt: skip
-def export(run: Path, kind: Any, out: Path | None, channels_last: bool, images: Path | None) -> None:
+@click.option("--half", is_flag=True, help="Networks in float16: half the file.")
+@click.option("--int8", "normal", type=click.Path(path_type=Path), metavar="IMAGES",
+              help="Convolutions in 8-bit whole numbers, scaled by these normal images, 64 at most.")  # fmt: skip
+@click.option("--tolerance", type=click.FloatRange(0, 1, min_open=True), default=TOLERANCE, show_default=True,
+              help="Largest difference from the detector that may be, a share of the range of its maps.")  # fmt: skip
+def export(
+    run: Path, kind: Any, out: Path | None, channels_last: bool, images: Path | None, half: bool, normal: Path | None,
+    tolerance: float,
+) -> None:  # fmt: skip
     """Write the detector in RUN as one graph, from uint8 images of any size to heat maps, scores and decisions.
 
     Graph and detector score some images before the file is put in its place. How far they are apart is printed, and
     written beside it; too far, and there is no file.
     """
+    if normal is not None and (half or kind != "onnx"):
+        raise ValueError("export: --int8 with onnx, and without --half, required, got another way")
     if kind == "onnx":
         check_extra("onnx", "onnxscript", "onnxruntime")
     scorer = load_run(run, torch.device("cpu"))
-    seen = make_images(scorer.config.size) if images is None else _read(images, scorer.config.bits)
+    bits = scorer.config.bits
+    seen = make_images(scorer.config.size) if images is None else _read(images, bits, _MOST_IMAGES)
     folder = run if run.is_dir() else run.parent
-    out = out or folder / ("detector.onnx" if kind == "onnx" else "detector.pt2")
-    with written_whole(out) as temporary:
-        export_detector(scorer, temporary, kind, channels_last)
-        parity = compare(scorer, temporary, kind, seen)
+    out = out or folder / f"detector{_SUFFIXES[kind]}"
+    if out.suffix != _SUFFIXES[kind]:
+        raise ValueError(f"export: a name that ends in {_SUFFIXES[kind]} required, got {out}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".export", dir=out.parent) as made:
+        path = Path(made) / f"graph{out.suffix}"
+        _write(scorer, path, kind, channels_last, half, None if normal is None else _read(normal, bits, _MOST_NORMAL))
+        parity = compare(scorer, path, kind, seen, tolerance)
         told = out.with_suffix(".parity.md")
         with written_whole(told) as page:
             page.write_text(f"{out.name}: the exported graph beside its detector\n\n{parity.table}", encoding="utf-8")
         for line in parity.table.splitlines():
             people.print(line)
         if not parity.agrees:
-            raise ValueError(f"export: differences of at most {parity.tolerance:g} required, got those in {told}")
+            raise ValueError(f"export: differences of at most {tolerance:g} required, got those in {told}; "
+                             "--tolerance allows more")  # fmt: skip
+        with written_whole(out) as temporary:
+            os.replace(path, temporary)
     about = about_graph(scorer, channels_last)
     shape = ", ".join(map(str, about["inputs"]["images"]["shape"]))
     people.print(f"{out}: images uint8 ({shape}) in, {', '.join(about['outputs'])} out", markup=False)
-    compared = {"scores": parity.scores, "maps": parity.maps, "decisions": parity.decisions, "images": parity.images}
+    compared = {"scores": parity.scores, "maps": parity.maps, "decisions": parity.decisions, "images": parity.images,
+                "milliseconds": parity.milliseconds}  # fmt: skip
     finish({"exported": str(out), "format": kind, "threshold": scorer.threshold, "bytes": out.stat().st_size,
             "parity": compared, "table": str(told)})  # fmt: skip
 
 
-def _read(path: Path, bits: int | None) -> list[Pixels]:
-    """Read at most 16 images, uint8 (H, W, 3) each, spread evenly over those of a folder, at their own sizes."""
+def _write(
+    scorer: Detector | Ensemble, path: Path, kind: Format, channels_last: bool, half: bool, normal: list[Pixels] | None
+) -> None:
+    """Write the detector to `path`; in whole numbers by way of a file beside it, scaled by normal images."""
+    if normal is None:
+        export_detector(scorer, path, kind, channels_last, half)
+        return
+    plain = path.with_name("plain.onnx")
+    export_detector(scorer, plain, "onnx", channels_last)
+    quantize_graph(plain, path, normal)
+
+
+def _read(path: Path, bits: int | None, most: int) -> list[Pixels]:
+    """Read at most so many images, uint8 (H, W, 3) each, spread evenly over those of a folder, at their own sizes."""
     paths = find_test_images(path).paths
-    places = np.linspace(0, len(paths) - 1, min(len(paths), _MOST_IMAGES)).round().astype(int)
+    places = np.linspace(0, len(paths) - 1, min(len(paths), most)).round().astype(int)
     return [np.asarray(read_image(paths[place], bits)) for place in places]

@@ -47,16 +47,19 @@ class ScoringGraph(nn.Module):
 
     Args:
         detector: fitted; its density is used, not copied, and its network's batch norms are folded, in a copy.
+        half: the network computes in float16; density and maps in float32, whose small differences it would lose.
 
     Raises:
         RuntimeError: not fitted.
     """
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, half: bool = False) -> None:
         super().__init__()
         if detector.density is None:
             raise RuntimeError("ScoringGraph: a fitted detector required, got one without a density")
         self.network = fold_batch_norms(detector.network)  # torch's ONNX exporter does so itself, torch.export does not
+        if half:
+            self.network.half()
         self.density, self.config = detector.density, detector.config
         self.area_densities, self.brightness = detector.area_densities, detector.brightness
         margin, stride = self.config.margin, self.config.stride
@@ -70,9 +73,9 @@ class ScoringGraph(nn.Module):
         if self.config.level:
             images = level_brightness(images, self.brightness)
         if self.config.patch is None:
-            return (self.density.score(self.network.embed(images)),)
+            return (self.density.score(self.network.embed(images).float()),)
         continued = continue_edges(images, self.config.margin)
-        features = self._features(continued, self.config.patch, self.config.stride)
+        features = self._features(continued, self.config.patch, self.config.stride).float()
         spread = []
         for side, density in zip(self.config.sides, (self.density, *self.area_densities), strict=True):
             scores = density.score(widen_patches(features, self.config.patches_along(side)))
@@ -106,18 +109,19 @@ class DecisionGraph(nn.Module):
     Args:
         scorer: a fitted detector, or several that are scored together.
         channels_last: images come as (B, H, W, 3), as decoders give them; else as (B, 3, H, W).
+        half: the networks compute in float16.
 
     Raises:
         RuntimeError: not fitted.
         ValueError: no threshold.
     """
 
-    def __init__(self, scorer: Detector | Ensemble, channels_last: bool = False) -> None:
+    def __init__(self, scorer: Detector | Ensemble, channels_last: bool = False, half: bool = False) -> None:
         super().__init__()
         if not scorer.config.resize:
             raise ValueError("export: a detector of images that are resized required, got one that scores them at "
                              "their own scale")  # fmt: skip
-        self.members = nn.ModuleList(ScoringGraph(member) for member in _members(scorer))
+        self.members = nn.ModuleList(ScoringGraph(member, half) for member in _members(scorer))
         self.scales = scorer.scales if isinstance(scorer, Ensemble) else [(0.0, 1.0)]
         self.size, self.whole, self.threshold = scorer.config.size, scorer.config.patch is None, scorer.threshold
         self.channels_last = channels_last
@@ -147,7 +151,11 @@ def check_extra(*packages: str) -> None:
 
 
 def export_detector(
-    scorer: Detector | Ensemble, path: str | Path, kind: Format = "onnx", channels_last: bool = False
+    scorer: Detector | Ensemble,
+    path: str | Path,
+    kind: Format = "onnx",
+    channels_last: bool = False,
+    half: bool = False,
 ) -> None:
     """Write a detector, or several that are scored together, as one graph, as `DecisionGraph` has it.
 
@@ -161,6 +169,7 @@ def export_detector(
         kind: "onnx", of opset 18, which needs `pip install 'fastcutpaste[export]'`; or "torch", for
             `torch.export.load`.
         channels_last: images (B, H, W, 3) instead of (B, 3, H, W).
+        half: the networks compute in float16, and take half the space; a CPU is no faster with it.
 
     Raises:
         ValueError: another kind, a network that cannot be followed, no threshold.
@@ -174,8 +183,8 @@ def export_detector(
         raise ValueError(f"export_detector: 'onnx' or 'torch' required, got {kind!r}")
     if kind == "onnx":
         check_extra("onnx", "onnxscript")
-    graph = DecisionGraph(scorer, channels_last).eval()
-    about = about_graph(scorer, channels_last)
+    graph = DecisionGraph(scorer, channels_last, half).eval()
+    about = about_graph(scorer, channels_last) | {"precision": "float16" if half else "float32"}
     height, width = (length + 1 for length in scorer.config.size)  # as the detector's, they would be taken for fixed
     shape = (2, height, width, 3) if channels_last else (2, 3, height, width)
     images = torch.zeros(shape, dtype=torch.uint8, device=_members(scorer)[0].device)

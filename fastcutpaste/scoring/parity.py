@@ -2,6 +2,7 @@
 
 import copy
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +35,7 @@ class Parity(NamedTuple):
     tolerance: largest difference that may be.
     rounded: where the detector computes in bfloat16 on this machine: largest difference of its scores then, and images
         of which the decision differs; else None.
+    milliseconds: an image, of the graph, the median, and of the detector as it computes on this machine, the mean.
     """
 
     scores: tuple[float, float]
@@ -42,6 +44,7 @@ class Parity(NamedTuple):
     images: int
     tolerance: float
     rounded: tuple[float, int] | None = None
+    milliseconds: tuple[float, float] | None = None
 
     @property
     def agrees(self) -> bool:
@@ -62,10 +65,15 @@ class Parity(NamedTuple):
                 f"\nThe graph computes in float32, and so did the detector for this; in bfloat16, as it does on this "
                 f"machine, its scores differ by {self.rounded[0]:.1e} at most, and {self.rounded[1]} decisions.\n"
             )
+        if self.milliseconds is not None:
+            graph, detector = self.milliseconds
+            text += f"\nAn image took the graph {graph:.0f} ms and the detector {detector:.0f} ms, resize included.\n"
         return text
 
 
-def compare(scorer: Detector | Ensemble, path: str | Path, kind: Format, images: Sequence[Pixels]) -> Parity:
+def compare(
+    scorer: Detector | Ensemble, path: str | Path, kind: Format, images: Sequence[Pixels], tolerance: float = TOLERANCE
+) -> Parity:
     """Score images by an exported graph and by the detector it was made of.
 
     Args:
@@ -73,6 +81,7 @@ def compare(scorer: Detector | Ensemble, path: str | Path, kind: Format, images:
         path: the exported file.
         kind: its format.
         images: uint8 (H, W, 3) each, RGB, of any sizes, at least 1.
+        tolerance: largest difference that may be, a share of the range.
 
     Raises:
         ValueError: no images, images of another kind, a file that `open_graph` refuses, one of another detector.
@@ -89,7 +98,11 @@ def compare(scorer: Detector | Ensemble, path: str | Path, kind: Format, images:
             f"{path}: a graph of this detector, as it is now, required, got one of another: export it anew"
         )
     last = about["inputs"]["images"]["shape"][-1] == 3
-    results = [run(image[None] if last else image.transpose(2, 0, 1)[None].copy()) for image in images]
+    results, seconds = [], []
+    for image in images:
+        begun = time.perf_counter()
+        results.append(run(image[None] if last else image.transpose(2, 0, 1)[None].copy()))
+        seconds.append(time.perf_counter() - begun)
     scores, maps = _scored(_in_float32(scorer), images)
     got = torch.stack([torch.as_tensor(result[-2])[0] for result in results])
     decided = torch.stack([torch.as_tensor(result[-1])[0] for result in results])
@@ -102,16 +115,19 @@ def compare(scorer: Detector | Ensemble, path: str | Path, kind: Format, images:
         between = float(torch.stack([each.max() for each in apart]).max()), float(means.mean())
     differences = (got - scores).abs() / scale
     rounded = None
+    begun = time.perf_counter()
+    here = _scored(scorer, images)[0]
+    milliseconds = 1e3 * float(np.median(seconds)), 1e3 * (time.perf_counter() - begun) / len(images)
     if computes_bf16(torch.device("cpu")):
-        here = _scored(scorer, images)[0]
         rounded = float((got - here).abs().max() / scale), int((decided != (here > scorer.threshold)).sum())
     return Parity(
         (float(differences.max()), float(differences.mean())),
         between,
         int((decided != (scores > scorer.threshold)).sum()),
         len(images),
-        TOLERANCE,
+        tolerance,
         rounded,
+        milliseconds,
     )
 
 
