@@ -103,7 +103,8 @@ class Defect(Maker):
         p: share of the images that get one; the others come back unchanged, of kind 0.
         jitter: largest change of brightness, contrast, saturation and hue of the fill.
 
-    An empty mask, as `Perlin` gives some, leaves its image as it is, of kind 0.
+    An empty mask, as `Perlin` gives some, leaves its image as it is, of kind 0. So does `Poisson` with a mask too small
+    or thin for it, which then comes back empty.
     """
 
     def __init__(self, mask: Mask, fill: Fill, blend: Blend, p: float = 1.0, jitter: JitterStrength = 0.0) -> None:
@@ -132,6 +133,7 @@ class Defect(Maker):
             fill = masked_pixels(at, images, mask) if touches_little(images) else self.fill(images, for_fill)
             fill = fill.to(images.dtype) if jitter is None else jittered(fill, mask, jitter, images.dtype)
             result = self.blend(images, fill, mask, for_blend)
+            mask = mask & _any(result != images).view(-1, 1, 1, 1)  # of small masks gradients leave nothing
             label = partial(soft_label, images, result, mask)
         return _told(result, mask, torch.ones_like(own[:, 0], dtype=torch.int64), label if soft else None)
 
@@ -174,8 +176,11 @@ class Mixture(Maker):
 
 def _told(result: Tensor, mask: Tensor, kind: Tensor, label: Callable[[], Tensor] | None) -> Made:
     soft = torch.empty(0, device=result.device) if label is None else label()
-    if touches_little(mask):
-        there = mask.view(torch.uint8).amax((1, 2, 3)) > 0  # a hundredth of the time that a sum takes
-    else:
-        there = mask.sum((1, 2, 3), keepdim=True).flatten() > 0  # as `jittered` has it: one launch does for both
-    return Made(result, mask, soft, kind * there)
+    return Made(result, mask, soft, kind * _any(mask))
+
+
+def _any(marked: Tensor) -> Tensor:
+    """Tell of which images (B,) anything is marked, (B, C, H, W) bool."""
+    if touches_little(marked):
+        return marked.view(torch.uint8).amax((1, 2, 3)) > 0  # a hundredth of the time that a sum takes
+    return marked.sum((1, 2, 3), keepdim=True).flatten() > 0  # as `jittered` has it: one launch does for both

@@ -9,7 +9,7 @@ from small_patches import random_images, seeded
 from torch.testing import assert_close
 
 from fastcutpaste import CutPaste, CutPasteScar, PretextTask
-from fastcutpaste.transforms.blends import Feather, Replace, Transparent
+from fastcutpaste.transforms.blends import Feather, Poisson, Replace, Transparent
 from fastcutpaste.transforms.defect import Defect, Mixture
 from fastcutpaste.transforms.fills import Color, Noise, Other, Pattern, Shifted, Textures
 from fastcutpaste.transforms.masks import Blob, Clump, Either, Intersection, OnObject, Perlin, Rectangle, Scratch, Union
@@ -157,6 +157,17 @@ def test_a_task_labels_images_without_a_defect_as_normal():
     assert second.eq(1).all()
     assert torch.equal(third == 2, batch.masks[128:].flatten(1).any(1))
     assert set(third.tolist()) == {0, 2}
+
+
+@pytest.mark.parametrize("whole", [False, True])  # as a CPU does it, or by computing every pixel
+@pytest.mark.parametrize("mask", [Scratch, Blob, lambda: Rectangle(CutPaste(area=(0.01, 0.03)))])
+def test_gradients_that_change_nothing_leave_an_image_normal(mask, whole):
+    images = random_images((64, 3, 64, 64), torch.float32).requires_grad_(whole)
+    batch = PretextTask(Defect(mask(), Shifted(), Poisson())).augment(images, seeded(12))
+    changed = (batch.images[64:] != images).flatten(1).any(1)
+    assert set(changed.tolist()) == {False, True} or mask is Scratch
+    assert torch.equal(batch.labels[64:] > 0, changed)
+    assert torch.equal(batch.masks[64:].flatten(1).any(1), changed)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
