@@ -47,7 +47,7 @@ from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import Ensemble
 from fastcutpaste.training.checkpoint import Keeper, Stopped
 from fastcutpaste.training.launch import PRECISIONS
-from fastcutpaste.training.recipe import check_facts, facts_of, provenance_of, take_up, train_network
+from fastcutpaste.training.recipe import check_facts, facts_of, provenance_of, take_up, task_of, train_network
 from fastcutpaste.training.step import ADAMW_RATE, OPTIMIZERS, PRESETS, THREE_WAY, TrainConfig
 from fastcutpaste.transforms.patch import SOURCES
 from fastcutpaste.transforms.recipes import RECIPES
@@ -181,7 +181,7 @@ def train(
         false_positive_rate=fpr,
     )
     network = NetworkConfig(backbone, stage=stage, patch=crop or 64)
-    Network(network, weights).probe((crop, crop) if crop else scoring.size)  # what is wrong with either comes up now
+    _probe(network, weights, config, (crop, crop) if crop else scoring.size)
     surveyed = survey(data, pages)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they say is among the survey's notes
@@ -233,6 +233,12 @@ def train(
 def _check_recipe(recipe: str, jitter: float | None, source: str) -> None:
     if recipe != THREE_WAY and (jitter is not None or source != "same"):
         raise ValueError(f"--recipe {recipe}: without --jitter and --source, which are the 3-way task's, required")
+
+
+def _probe(network: NetworkConfig, weights: str | None, config: TrainConfig, size: tuple[int, int]) -> None:
+    """Say now, and not when all images are read, what a backbone or its weights, or a recipe of such a size, lacks."""
+    Network(network, weights).probe(size)
+    task_of(config)(torch.zeros(0, 3, *size, dtype=torch.uint8))
 
 
 def _calibrate(out: Path, folders: list[Path], images: TrainingImages, device: torch.device, fpr: float) -> float:

@@ -41,6 +41,9 @@ def test_the_recipe_says_what_defects_are_learned_from(category, tmp_path, monke
     assert line == "error: --recipe fpi: without --jitter and --source, which are the 3-way task's, required"
     line = failing("train", category, "--out", tmp_path / "two", *SMALL, "--recipe", "fip")
     assert line.endswith("joined by +, required, got 'fip'")
+    line = failing("train", category, "--out", tmp_path / "two", *SMALL, "--recipe", "nsa+draem")
+    assert line.startswith("error: Perlin: images of at least 64 pixels a side")
+    assert not (tmp_path / "two").exists()  # said before anything is made
 
 
 def test_what_is_pasted_comes_from_where_source_says(category, tmp_path, monkeypatch):
