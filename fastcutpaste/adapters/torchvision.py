@@ -9,6 +9,7 @@ of the sample and pastes it with the same op as everywhere else.
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fastcutpaste.op.checks import check_images
@@ -74,7 +75,7 @@ class V2Transform(v2.Transform):  # type: ignore[misc]  # torchvision has no typ
 
         Returns:
             "images": the pasted image by the id of the given one, because masks may come before the images whose patch
-            they show; "mask": bool (..., 1, H, W).
+            they show; "mask": bool (..., 1, H, W), of what was pasted into any of them: on objects places differ.
         """
         found = [item for item in flat_inputs if _is_image(item)]
         masks = [item for item in flat_inputs if isinstance(item, tv_tensors.Mask)]
@@ -84,11 +85,11 @@ class V2Transform(v2.Transform):  # type: ignore[misc]  # torchvision has no typ
         numbers = (math.prod(leading), self.patch_transform.numbers)
         draws = uniform(numbers, images[0].device)  # the same for all images of a sample
         results: dict[int, Tensor] = {}
-        mask = draws
+        mask = torch.zeros(numbers[0], 1, *size, dtype=torch.bool, device=draws.device)
         for item, image in zip(found, images, strict=True):
             batch = image.flatten(0, -4) if image.ndim > 3 else image[None]  # (..., C, H, W) → (B, C, H, W)
-            pasted, mask = self.patch_transform.augment(batch, draws=draws.to(batch.device))[:2]
-            results[id(item)] = pasted.reshape(image.shape)
+            pasted, marked = self.patch_transform.augment(batch, draws=draws.to(batch.device))[:2]
+            results[id(item)], mask = pasted.reshape(image.shape), mask | marked.to(mask.device)
         return {"images": results, "mask": mask.reshape(*leading, 1, *size)}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:

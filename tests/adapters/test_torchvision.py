@@ -17,8 +17,11 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from fastcutpaste import Cutout, CutPaste, CutPaste3Way, CutPasteScar, OneOf, Scar, recipe
+from fastcutpaste import Cutout, CutPaste, CutPaste3Way, CutPasteScar, Defect, OneOf, Scar, recipe
 from fastcutpaste.adapters.torchvision import V2Transform
+from fastcutpaste.transforms.blends import Replace
+from fastcutpaste.transforms.fills import Color
+from fastcutpaste.transforms.masks import OnObject, Rectangle
 
 HEIGHT, WIDTH = 40, 56
 TRANSFORMS = [
@@ -431,3 +434,15 @@ def test_defects_go_through_a_pipeline_and_mark_their_masks():
     assert expected.mask.any()
     single = V2Transform(recipe("defectmaker"))(Image.fromarray(np.zeros((64, 64, 3), np.uint8)))
     assert single.size == (64, 64)
+
+
+def test_a_mask_of_two_views_marks_what_changed_in_either():
+    views = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    views[0, :, 8:28, 8:28], views[1, :, 36:56, 36:56] = 200, 200  # the object is elsewhere in each
+    covering = Defect(OnObject(Rectangle(Cutout(area=(0.9, 0.95), aspect=(1, 1)))), Color("black"), Replace())
+    one, other, mask = V2Transform(covering)(
+        tv_tensors.Image(views[0]), tv_tensors.Image(views[1]), tv_tensors.Mask(torch.zeros(64, 64, dtype=torch.bool))
+    )
+    changed = torch.stack([one, other]) != views
+    assert changed.flatten(1).any(1).all()
+    assert torch.equal(mask, changed.any(0).any(0))
