@@ -66,7 +66,7 @@ class Perlin(Mask):
 
     def __init__(self, scale: tuple[int, int] = (0, 5), threshold: float = 0.5, rotation: Range = (-90, 90)) -> None:
         super().__init__()
-        check_range("Perlin", "scale", scale, 0, 8)
+        scale = _whole("Perlin", "scale", scale, 0, 8)
         check_range("Perlin", "rotation", rotation, -360, 360)
         if not -1 < threshold < 1:
             raise ValueError(f"Perlin: threshold between -1 and 1 required, got {threshold}")
@@ -167,7 +167,7 @@ class Clump(Mask):
 
     def __init__(self, count: tuple[int, int] = (3, 8), spread: float = 0.12, blob: Blob | None = None) -> None:
         super().__init__()
-        check_range("Clump", "count", count, 1, 64)
+        count = _whole("Clump", "count", count, 1, 64)
         if not 0 <= spread <= 1:
             raise ValueError(f"Clump: spread from 0 to 1 required, got {spread}")
         self.count, self.spread, self.blob = count, spread, blob or Blob(area=(0.0005, 0.004))
@@ -256,6 +256,13 @@ class OnObject(Mask):
 
 def _size(images: Tensor) -> tuple[int, int]:
     return images.shape[-2], images.shape[-1]
+
+
+def _whole(who: str, name: str, values: Range, lowest: int, highest: int) -> tuple[int, int]:
+    check_range(who, name, values, lowest, highest)
+    if int(values[0]) != values[0] or int(values[1]) != values[1]:
+        raise ValueError(f"{who}: {name} as whole numbers required, got {tuple(values)}")
+    return int(values[0]), int(values[1])
 
 
 def _between(drawn: Tensor, values: Range) -> Tensor:

@@ -214,6 +214,8 @@ def test_what_is_no_part_is_refused(wrong, error):
     ("wrong", "error"),
     [
         (lambda: Perlin(scale=(4, 2)), "Perlin: scale with"),
+        (lambda: Perlin(scale=(0.5, 2)), r"Perlin: scale as whole numbers required, got \(0.5, 2\)"),
+        (lambda: Clump(count=(2, 3.5)), "Clump: count as whole numbers"),
         (lambda: Perlin(threshold=1), "Perlin: threshold between -1 and 1"),
         (lambda: Perlin(rotation=(90, -90)), "Perlin: rotation with"),
         (lambda: Blob(area=(0.2, 0.1)), "Blob: area with"),
