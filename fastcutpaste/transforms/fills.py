@@ -176,6 +176,9 @@ class AnyOf(Fill):
         super().__init__()
         if not fills:
             raise ValueError("AnyOf: at least one fill required, got 0")
+        for fill in fills:
+            if not isinstance(fill, Fill):
+                raise TypeError(f"AnyOf: a fill of transforms.fills required, got {type(fill).__name__}")
         self.fills = nn.ModuleList(fills)
         self.numbers = 1 + max(fill.numbers for fill in fills)
 

@@ -43,6 +43,8 @@ class Rectangle(Mask):
 
     def __init__(self, transform: PatchTransform) -> None:
         super().__init__()
+        if not isinstance(transform, PatchTransform):
+            raise TypeError(f"Rectangle: a patch transform such as CutPaste() required, got {type(transform).__name__}")
         self.transform, self.numbers = transform, transform.numbers
 
     def forward(self, images: Tensor, draws: Tensor) -> Tensor:
@@ -186,6 +188,7 @@ class Clump(Mask):
 class _Two(Mask):
     def __init__(self, first: Mask, second: Mask) -> None:
         super().__init__()
+        _check_masks(type(self).__name__, first, second)
         self.first, self.second, self.numbers = first, second, first.numbers + second.numbers
 
     def both(self, images: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
@@ -216,6 +219,7 @@ class Either(Mask):
         super().__init__()
         if not masks:
             raise ValueError("Either: at least one mask required, got 0")
+        _check_masks("Either", *masks)
         self.masks = nn.ModuleList(masks)
         self.numbers = 1 + max(mask.numbers for mask in masks)
 
@@ -238,6 +242,7 @@ class OnObject(Mask):
 
     def __init__(self, mask: Mask, foreground: Callable[[Tensor], Tensor] = unlike_border, least: float = 0.0) -> None:
         super().__init__()
+        _check_masks("OnObject", mask)
         if not 0 <= least <= 1:
             raise ValueError(f"OnObject: least from 0 to 1 required, got {least}")
         self.mask, self.foreground, self.least, self.numbers = mask, foreground, least, mask.numbers
@@ -256,6 +261,12 @@ class OnObject(Mask):
 
 def _size(images: Tensor) -> tuple[int, int]:
     return images.shape[-2], images.shape[-1]
+
+
+def _check_masks(who: str, *masks: Mask) -> None:
+    for mask in masks:
+        if not isinstance(mask, Mask):
+            raise TypeError(f"{who}: a mask of transforms.masks required, got {type(mask).__name__}")
 
 
 def _whole(who: str, name: str, values: Range, lowest: int, highest: int) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from fastcutpaste import CutPaste, CutPasteScar, PretextTask
 from fastcutpaste.transforms.blends import Feather, Poisson, Replace, Transparent
 from fastcutpaste.transforms.defect import Defect, Mixture
-from fastcutpaste.transforms.fills import Color, Noise, Other, Pattern, Shifted, Textures
+from fastcutpaste.transforms.fills import AnyOf, Color, Noise, Other, Pattern, Shifted, Textures
 from fastcutpaste.transforms.masks import Blob, Clump, Either, Intersection, OnObject, Perlin, Rectangle, Scratch, Union
 from fastcutpaste.transforms.recipes import RECIPES, recipe
 
@@ -203,6 +203,11 @@ def test_a_defect_can_be_copied_and_pickled():
         (lambda: Defect(CutPaste(), Other(), Replace()), "Defect: a mask of transforms.masks required, got CutPaste"),
         (lambda: Defect(Blob(), Blob(), Replace()), "Defect: a fill of transforms.fills required, got Blob"),
         (lambda: Mixture(torch.nn.Identity()), "Mixture: transforms with augment"),
+        (lambda: Rectangle(Blob()), "Rectangle: a patch transform such as .* required, got Blob"),
+        (lambda: Union(Blob(), CutPaste()), "Union: a mask of transforms.masks required, got CutPaste"),
+        (lambda: Either(Blob(), CutPaste()), "Either: a mask of transforms.masks required, got CutPaste"),
+        (lambda: OnObject(CutPaste()), "OnObject: a mask of transforms.masks required, got CutPaste"),
+        (lambda: AnyOf(Noise(), Blob()), "AnyOf: a fill of transforms.fills required, got Blob"),
     ],
 )
 def test_what_is_no_part_is_refused(wrong, error):
