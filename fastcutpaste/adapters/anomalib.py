@@ -32,7 +32,8 @@ class AnomalyGenerator(v2.Transform):  # type: ignore[misc]  # torchvision has n
     Randomness is that of torch's default generator of the images' device.
 
     Args:
-        maker: what is made and where: a recipe such as `draem()`, any `Defect` or `Mixture`, or a patch transform.
+        maker: what is made and where: a recipe such as `draem()`, any `Defect` or `Mixture`, or a patch transform. What
+            takes other images of the batch needs a batch: of one image `fpi()` gives a mask in which nothing changed.
         probability: share of the images that get an anomaly, 0 to 1; the others come back as they are.
 
     Raises:
