@@ -302,7 +302,7 @@ def import_again():
 
 def test_an_old_dali_is_told_how_to_be_replaced(monkeypatch):
     monkeypatch.setattr("nvidia.dali.__version__", "1.51.0")
-    with pytest.raises(ImportError, match=r"1\.52 or newer required, got: version 1\.51\.0 .*fastcutpaste\[dali\]"):
+    with pytest.raises(ImportError, match=r"2\.2 or newer required, got: version 1\.51\.0 .*fastcutpaste\[dali\]"):
         import_again()
 
 
