@@ -28,7 +28,7 @@ people.print("run[cam1]/" + "n" * 60)
     ],
 )
 def test_a_line_is_shown_as_it_is_and_steers_nothing(text, shown, monkeypatch):
-    monkeypatch.setattr(people, "file", io.StringIO())
+    monkeypatch.setattr(people, "_file", io.StringIO())
     people.print(text)
     assert people.file.getvalue() == f"{shown}\n"
 
@@ -39,7 +39,7 @@ class Full(io.StringIO):
 
 
 def test_what_cannot_be_shown_is_dropped(monkeypatch):
-    monkeypatch.setattr(people, "file", Full())
+    monkeypatch.setattr(people, "_file", Full())
     people.print("lost")
     assert list(show_progress([[1], [2]], 2, "scoring")) == [[1], [2]]
 

@@ -89,9 +89,11 @@ def _header(data: bytes, chance: random.Random) -> bytes:
     length = struct.unpack("<Q", data[:8])[0]
     about = json.loads(data[8 : 8 + length])
     own = next(name for name in about["__metadata__"] if name.startswith("fastcutpaste"))
-    about["__metadata__"].pop("checksum", None)  # early files have none
     if chance.random() < 0.7:
-        about["__metadata__"][own] = json.dumps(strange_json(json.loads(about["__metadata__"][own]), chance))
+        inner = json.loads(about["__metadata__"][own])
+        if own == "fastcutpaste":  # a detector's, of which early ones have no checksum
+            inner.pop("checksum", None)
+        about["__metadata__"][own] = json.dumps(strange_json(inner, chance))
     else:
         about = strange_json(about, chance)
     text = json.dumps(about).encode()

@@ -18,7 +18,7 @@ from fastcutpaste.scoring.density import Density, density_from_state
 from fastcutpaste.scoring.tensors import checksum, save_tensors
 
 FORMAT = 7  # raised when older versions could no longer read it
-_KEY, _CHECKSUM = "fastcutpaste", "checksum"
+_KEY = "fastcutpaste"
 _T = TypeVar("_T")
 
 
@@ -52,8 +52,9 @@ def write_detector(path: str | Path, parts: Parts) -> None:
         "brightness": parts.brightness if parts.config.level else None,
         "provenance": parts.provenance,
     }
-    text, tensors = json.dumps(header), {name: tensor.detach().cpu() for name, tensor in tensors.items()}
-    save_tensors(path, tensors, {_KEY: text, _CHECKSUM: str(checksum(tensors, text))})
+    tensors = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+    # one text: of several safetensors writes now one first, now another, and equal detectors would be other files
+    save_tensors(path, tensors, {_KEY: json.dumps(header | {"checksum": checksum(tensors, json.dumps(header))})})
 
 
 def read_detector(path: str | Path, build: Callable[..., _T]) -> _T:
@@ -92,8 +93,7 @@ def _contents(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(f"{path}: a detector file required, got {'a folder' if path.exists() else 'nothing'}")
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            header = read_json(text := metadata.get(_KEY, "null"))
+            header = read_json((file.metadata() or {}).get(_KEY, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
     except (SafetensorError, ValueError, OSError) as error:
         raise ValueError(f"{path}: a whole detector file (safetensors) required, got: {error}") from error
@@ -107,7 +107,8 @@ def _contents(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{path}: a detector of format {FORMAT} or older required, got format {version}; "
             "a newer fastcutpaste reads it"
         )
-    if metadata.get(_CHECKSUM, claimed := str(checksum(tensors, text))) != claimed:  # early files have none
+    claimed = header.pop("checksum", None)
+    if claimed is not None and claimed != checksum(tensors, json.dumps(header)):  # early files have none
         raise ValueError(f"{path}: a whole detector file required, got a damaged one: its checksum is another")
     wrong = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if wrong:

@@ -31,5 +31,5 @@ def test_on_a_gpu_the_optimized_form_scores(device, optimized, monkeypatch):
             return "optimized"
 
     loaded = Loaded()
-    monkeypatch.setattr("fastcutpaste.cli.options.load_run", lambda *_: loaded)
+    monkeypatch.setattr("fastcutpaste.reports.runs.load_run", lambda *_: loaded)
     assert load_scorer(Path("run"), torch.device(device)) == ("optimized" if optimized else loaded)
