@@ -68,8 +68,9 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def write_changed(source: Path, target: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], object]) -> None:
-    """Copy a detector file with header and tensors changed in place by `change`."""
+    """Copy a detector file with header and tensors changed in place by `change`, without a checksum, as early ones."""
     header, tensors = read_header(source), load_file(source)
+    header.pop("checksum", None)
     change(header, tensors)
     save_file(tensors, target, {"fastcutpaste": json.dumps(header)})
 
