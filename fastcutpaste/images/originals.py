@@ -40,16 +40,22 @@ def bytes_of(paths: Sequence[Path]) -> int:
 
 
 class Originals(Sequence[Tensor]):
-    """Read image files (3, H, W) at their own scale, each anew when it is asked for."""
+    """Read image files (3, H, W) at their own scale, each anew when it is asked for.
+
+    Attributes:
+        losses: what each file lost when it was last read here, as `say_losses` takes it; a process has its own.
+    """
 
     def __init__(self, paths: Sequence[Path], bits: int | None = None) -> None:
         self.paths, self.bits = tuple(paths), bits
+        self.losses: list[list[str]] = [[] for _ in self.paths]
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        return as_tensor(read_original(self.paths[index], self.bits)[0])
+        pixels, self.losses[index] = read_original(self.paths[index], self.bits)
+        return as_tensor(pixels)
 
 
 class Crops(Dataset[Tensor]):

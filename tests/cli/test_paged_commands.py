@@ -2,11 +2,12 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import QUICK, run
+from command_line import QUICK, failing, run
 from pictures import draw_noise
 from PIL import Image
 
@@ -59,6 +60,22 @@ def test_without_the_option_the_first_is_read_with_a_word(scans: Path, trained: 
     file = scans / "test/crack/a.tif"
     result, text = run("predict", trained, file)
     assert [one["image"] for one in result["results"]] == [str(file)]
+    assert "1 of 1 images had more than one page or frame, the first is used (--pages" in text
+
+
+@pytest.mark.parametrize("scale", ["resized", "original"])
+def test_calibrate_counts_pages_and_knows_those_it_was_trained_on(scale, scans, trained, tmp_path):
+    folder = tmp_path / "run"
+    if scale == "resized":
+        shutil.copytree(trained, folder)
+    else:
+        run("train", scans, "--out", folder, "--pages", *QUICK, "--size", "original")
+    result, text = run("calibrate", folder, scans / "test/good", "--pages")
+    assert result["count"] == 2
+    assert "more than one page" not in text
+    assert "not learned from required" in failing("calibrate", folder, scans / "train/good", "--pages")
+    result, text = run("calibrate", folder, scans / "test/good")
+    assert result["count"] == 1
     assert "1 of 1 images had more than one page or frame, the first is used (--pages" in text
 
 
