@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from fastcutpaste.cli.options import DEVICE_OPTION, PAGES_OPTION, device_named, finish, load_scorer
+from fastcutpaste.cli.options import DEVICE_OPTION, PAGES_OPTION, device_named, finish, load_scorer, say_graphs
 from fastcutpaste.console import people, show_progress
 from fastcutpaste.files import check_writable
 from fastcutpaste.images.decode import load_images, say_losses
@@ -62,6 +62,7 @@ def calibrate(
         detector.save(path)
     people.print(f"{run}: threshold {detector.threshold:.6g}, was {former.threshold:.6g}", markup=False)
     people.print(detector.calibration.text)
+    say_graphs(path)
     finish({"run": str(run), **detector.calibration.summary, "former": former.summary})
 
 

@@ -73,6 +73,15 @@ def say_unread(unread: Sequence[Unread], count: int) -> int:
     return INCOMPLETE if unread else 0
 
 
+def say_graphs(written: Path) -> None:
+    """Say which graphs lie beside a detector that has just been written: they decide as the former one."""
+    for path in (written.with_name("detector.onnx"), written.with_name("detector.pt2")):
+        if path.is_file():
+            people.print(
+                f"note: {path} was exported before, and decides as it did; export writes it anew", markup=False
+            )
+
+
 def named(unread: Sequence[Unread]) -> list[dict[str, str]]:
     """Give files that could not be read as JSON tells them."""
     return [{"image": str(one.path), "error": one.error} for one in unread]

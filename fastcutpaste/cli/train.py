@@ -19,6 +19,7 @@ from fastcutpaste.cli.options import (
     finish,
     launched,
     named,
+    say_graphs,
     scale_of,
     seeds_of,
 )
@@ -44,7 +45,7 @@ from fastcutpaste.scoring.calibration import calibrated
 from fastcutpaste.scoring.config import DetectorConfig
 from fastcutpaste.scoring.cross import Unseen, cross_scores
 from fastcutpaste.scoring.detector import Detector
-from fastcutpaste.scoring.ensemble import Ensemble
+from fastcutpaste.scoring.ensemble import ENSEMBLE_FILE, Ensemble
 from fastcutpaste.training.checkpoint import Keeper, Stopped
 from fastcutpaste.training.launch import PRECISIONS
 from fastcutpaste.training.recipe import check_facts, facts_of, provenance_of, take_up, task_of, train_network
@@ -251,6 +252,7 @@ def _calibrate(out: Path, folders: list[Path], images: TrainingImages, device: t
     ensemble.calibration = calibrated(cross_scores(unseen), fpr)
     people.print(f"threshold of all together: {ensemble.calibration.text}")
     ensemble.save(out, [f"{folder.name}/{DETECTOR_FILE}" for folder in folders])
+    say_graphs(out / ENSEMBLE_FILE)
     return ensemble.threshold
 
 
@@ -294,6 +296,7 @@ def _train_one(
     detector = Detector(network, scoring, provenance=provenance)
     detector.fit(normal, calibration, show_progress).save(folder / DETECTOR_FILE)
     complete(folder)
+    say_graphs(folder / DETECTOR_FILE)
     people.print(f"threshold: {detector.calibration.text}")
     return {
         "detector": str(folder / DETECTOR_FILE), "images": len(images.files), "steps": config.steps, "loss": last.loss,

@@ -1,6 +1,7 @@
 """`predict detector.onnx` where there is no torch: the same results as by the detector, and the same page."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -107,3 +108,14 @@ def test_a_graph_is_scored_on_the_cpu_alone(trained, images):
     for option in (("--device", "cuda"), ("--devices", "2")):
         assert "--device cpu and --devices 1 required for a graph" in failing("predict", graph, images, *option)
     assert "an ONNX file required, got nothing" in failing("predict", trained / "other.onnx", images)
+
+
+def test_a_graph_of_the_detector_as_it_was_is_named(trained, category, images, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    _, text = run("train", category, "--out", folder, *QUICK, "--precision", "fp32", "--resume")
+    assert "exported before" not in text  # complete already: the graph is of this detector
+    _, text = run("calibrate", folder, "--threshold", "1000000")
+    assert f"note: {folder / 'detector.onnx'} was exported before" in text
+    run("export", folder)
+    _, text = run("train", category, "--out", folder, *QUICK, "--overwrite")
+    assert f"note: {folder / 'detector.onnx'} was exported before" in text
