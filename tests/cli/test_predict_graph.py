@@ -119,3 +119,9 @@ def test_a_graph_of_the_detector_as_it_was_is_named(trained, category, images, t
     run("export", folder)
     _, text = run("train", category, "--out", folder, *QUICK, "--overwrite")
     assert f"note: {folder / 'detector.onnx'} was exported before" in text
+
+
+@pytest.mark.parametrize("command", ["evaluate", "calibrate", "export"])
+def test_other_commands_say_that_they_take_no_graph(command, trained, category):
+    given = () if command == "export" else (category / "test/good",)
+    assert "predict alone takes one" in failing(command, trained / "detector.onnx", *given)
