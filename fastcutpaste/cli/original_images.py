@@ -87,9 +87,9 @@ def _read_originals(chosen: Chosen, scoring: DetectorConfig, read: str, fabric: 
         people.print(f"images are read anew for each crop, they take {takes}: slow where they are large")
         if lost := find_unread(chosen.paths):
             raise ValueError(refusal(lost, len(chosen.paths)))
-        return OriginalImages(
-            files, None, chosen.splits, "Pillow", chosen.unread, Originals(chosen.paths, scoring.bits)
-        )
+        originals = Originals(chosen.paths, scoring.bits)
+        check_differ(originals, chosen.paths)  # of images that differ, it reads a few
+        return OriginalImages(files, None, chosen.splits, "Pillow", chosen.unread, originals)
     with naming_all(chosen.paths):
         images = load_originals(chosen.paths, scoring.bits, fabric.is_global_zero)
     check_differ(images, chosen.paths)

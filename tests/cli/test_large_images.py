@@ -110,6 +110,14 @@ def test_images_read_anew_train_the_same_network(surfaces, tmp_path):
     assert results[0]["threshold"] == results[1]["threshold"]
 
 
+@pytest.mark.parametrize("read", ["resident", "stream"])
+def test_images_in_which_there_is_nothing_to_learn_are_refused(tmp_path, read):
+    for i in range(4):
+        write_picture(tmp_path / f"black/{i}.png", np.zeros((60 + i, 70), np.uint8))
+    options = (*OWN, "--crop", "32", "--steps", "2", "--read", read)
+    assert "images that differ required" in failing("train", tmp_path / "black", "--out", tmp_path / "run", *options)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
