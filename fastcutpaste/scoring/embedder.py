@@ -1,7 +1,7 @@
 """From images to the features of their patches, a few images or rows of the grid at a time: memory is bounded."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ class Embedder:
         """Where the network is."""
         return self.network.mean.device
 
-    def batches(self, images: Tensor | Sequence[Tensor]) -> Iterable[Tensor]:
+    def batches(self, images: Tensor | Iterable[Tensor]) -> Iterable[Tensor]:
         """Split images (N, 3, H, W) into batches that are worked on at a time, at least one.
 
         Those of a detector that does not resize, (3, H, W) each, come one by one, or as the tiles of each.

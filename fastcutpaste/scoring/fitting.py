@@ -39,7 +39,10 @@ def fit_densities(embedder: Embedder, images: Images, progress: Progress | None 
         levelled = torch.cat([embedder.levelled(batch) for batch in parts]) if config.level else images
         parts = embedder.slabs_of_all(continue_edges(levelled, config.margin))
         count = sum(len(part) for part in parts)
-    if progress is not None:
+    if progress is not None and config.patch is None and not config.resize:  # it counts images, not their tiles
+        counted = progress((image[None] for image in images), count, "fitting the density")
+        parts = embedder.batches(image[0] for image in counted)
+    elif progress is not None:
         parts = progress(parts, count, "fitting the density")
     if located:
         return [first.fit(embedder.embed_all(slab) for slab in parts)]

@@ -1,6 +1,7 @@
 """Images at their own scale: heat maps without seams, in bands, of patches and of tiles."""
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -119,6 +120,20 @@ def test_a_tile_detector_is_saved_and_read(tmp_path) -> None:
     assert read.config == TILES
     image = draw_images(1, 5, LARGE)[0]
     assert read.heat_map(image).score == detector.heat_map(image).score
+
+
+@pytest.mark.parametrize("config", [TILES, OWN[0]], ids=["tiles", "patches"])
+def test_progress_counts_images_whatever_is_made_of_them(config: DetectorConfig) -> None:
+    seen: dict[str, int] = {}
+
+    def progress(batches: Iterable[Tensor], total: int, what: str) -> Iterator[Tensor]:
+        for batch in batches:
+            seen[what] = seen.get(what, 0) + len(batch)
+            yield batch
+        assert seen[what] == total, what
+
+    Detector(network(), config).fit(mixed(6, 10), mixed(3, 20), progress)
+    assert seen == {"fitting the density": 6, "scoring": 3}
 
 
 @pytest.mark.parametrize("side", [1, 7, 40, 130, 131, 200])
