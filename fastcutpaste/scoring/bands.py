@@ -4,6 +4,7 @@ A map of 14,000 × 13,000 pixels takes 728 MB; a band of it 16 MB.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
@@ -17,7 +18,7 @@ BAND = 2**22  # pixels
 Band = NDArray[np.float32]
 
 
-class HeatMap:
+class HeatMap(ABC):
     """A heat map of one image, float32.
 
     Attributes:
@@ -27,9 +28,9 @@ class HeatMap:
     def __init__(self, size: tuple[int, int]) -> None:
         self.size = size
 
+    @abstractmethod
     def band(self, top: int, bottom: int) -> Band:
         """Give rows (bottom - top, W) of it."""
-        raise NotImplementedError
 
     def bands(self) -> Iterator[Band]:
         """Give all of it, (rows, W) at a time, from the top."""
