@@ -47,7 +47,7 @@ if TYPE_CHECKING:  # a graph is scored without torch
     from fastcutpaste.scoring.ensemble import Ensemble
 
 Scorer: TypeAlias = Union["Detector", "Ensemble", Graph]
-_DRAWN_SIDE = 2048  # px of the longer side of a picture at most
+_DRAWN_SIDE = 1024  # px of the longer side of a picture at most
 Told = dict[str, Any]  # what JSON says of an image: its decision and regions, or an error
 
 
@@ -277,7 +277,7 @@ def _told(
     if heat is not None:  # boxes in pixels of the file
         told["regions"] = [region._asdict() for region in heat.regions(detector.threshold)]
     if heat is not None and picture is not None:
-        from fastcutpaste.reports.pictures import write_heat_maps  # Matplotlib takes a second
+        from fastcutpaste.reports.pictures import write_heat_map  # Matplotlib takes a second
 
         low, high = heat_range(detector)
         title = f"{one.path.name}  {decision.score:.1f}  {decision.text}"
@@ -285,7 +285,7 @@ def _told(
         image, *_ = decode(one.path, (small.shape[0], small.shape[1]), detector.config.bits)
         image = image.resize(small.shape[::-1], Image.Resampling.BILINEAR).convert("RGB")
         pixels = np.asarray(image).transpose(2, 0, 1)  # (3, h, w)
-        write_heat_maps([pixels], [small], picture, low=low, high=high, titles=[title])
+        write_heat_map(pixels, small, picture, low=low, high=high, threshold=detector.threshold, title=title)
         told["heat_map"] = str(picture)
     return told
 

@@ -18,7 +18,10 @@ from fastcutpaste.scoring.metrics import Values, as_array
 if TYPE_CHECKING:  # heat maps of a graph are drawn without torch
     from torch import Tensor, nn
 
+_DPI = 110
 _CELL = 1.6  # inches of the side of one picture in a grid
+_SMALLEST, _GAP, _TITLE = 384, 8, 22  # px: of the longer side of a picture by itself, between two, above them
+_TITLE_WIDTH = 320  # px, that a title needs
 
 
 def overlay(image: "Tensor", score_map: "Tensor", low: float, high: float, opacity: float = 0.5) -> "Tensor":
@@ -81,6 +84,36 @@ def write_preview(images: "Tensor", transforms: Mapping[str, "nn.Module"], path:
     _write(figure, path)
 
 
+def write_heat_map(
+    image: Values, score_map: Values, path: str | Path, *, low: float, high: float, threshold: float, title: str
+) -> None:
+    """Draw an image and, beside it or below a wide one, its heat map, where what exceeds the threshold is outlined.
+
+    Args:
+        image: (3, H, W) uint8, drawn as large as it is, a small one enlarged.
+        score_map: (H, W) scores.
+        path: picture to write; the suffix says the format.
+        low: score drawn transparent.
+        high: score drawn in the last color.
+        threshold: scores above it are called defective.
+        title: a line above.
+    """
+    pixels, scores = as_array(image), as_array(score_map)
+    height, width = (round(side * max(1, _SMALLEST / max(scores.shape))) for side in scores.shape)
+    right, down = (width + _GAP, 0) if width <= 2 * height else (0, height + _GAP)
+    figure = Figure(figsize=(max(width + right, _TITLE_WIDTH) / _DPI, (height + down + _TITLE) / _DPI))
+    FigureCanvasAgg(figure)
+    size = figure.get_size_inches() * _DPI
+    places = [(0, down, width, height), (right, 0, width, height)]  # px from the lower left corner
+    axes = [figure.add_axes((x / size[0], y / size[1], w / size[0], h / size[1])) for x, y, w, h in places]
+    for axis, picture in zip(axes, (pixels, _laid_over(pixels, scores, low, high)), strict=True):
+        _show(axis, picture)
+    if scores.max() > threshold:
+        axes[1].contour(scores, levels=[threshold], colors="#22d3ee", linewidths=1)
+    write_title(axes[0], title, 8)
+    _write(figure, path)
+
+
 def write_heat_maps(
     images: Sequence[Values],
     maps: Sequence[Values],
@@ -139,4 +172,4 @@ def _show(axis: Axes, image: Values) -> None:
 
 def _write(figure: Figure, path: str | Path) -> None:
     with written_whole(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+        figure.savefig(temporary, dpi=_DPI)

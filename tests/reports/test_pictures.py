@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from fastcutpaste.reports.pictures import overlay, write_heat_maps, write_preview
+from fastcutpaste.reports.pictures import overlay, write_heat_map, write_heat_maps, write_preview
 from fastcutpaste.transforms.patch import CutPaste, CutPasteScar, PatchTransform
 
 CUTPASTE: dict[str, PatchTransform] = {"CutPaste": CutPaste()}
@@ -167,3 +167,30 @@ def test_an_unknown_picture_format_is_refused_and_leaves_nothing(tmp_path: Path)
     with pytest.raises(ValueError, match="format"):
         draw_preview(tmp_path / "picture.abc")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "drawn"),
+    [((20, 30), (278, 776)), ((500, 400), (522, 808)), ((64, 1024), (158, 1024)), ((1024, 64), (1046, 320))],
+)
+def test_a_heat_map_by_itself_is_as_large_as_its_image(
+    size: tuple[int, int], drawn: tuple[int, int], tmp_path: Path
+) -> None:
+    path, scores = tmp_path / "map.png", torch.zeros(size)
+    write_heat_map(draw_image(*size), scores, path, low=0.2, high=0.9, threshold=0.5, title="one of $2 and \u0438")
+    assert read(path).shape[:2] == drawn
+
+
+def test_what_exceeds_the_threshold_is_outlined_in_the_heat_map_alone(tmp_path: Path) -> None:
+    path, image = tmp_path / "map.png", torch.full((3, 200, 400), 128, dtype=torch.uint8)
+    scores = torch.zeros(200, 400)
+    scores[50:100, 100:150] = 0.8
+    found = []
+    for threshold in (0.9, 0.5):
+        write_heat_map(image, scores, path, low=5.0, high=9.0, threshold=threshold, title="")  # no color on it
+        rows, columns = np.nonzero(read(path).std(-1) > 20)
+        found.append((rows.size, columns))
+    assert found[0][0] == 0
+    assert found[1][0] > 150
+    assert found[1][1].min() >= 408 + 98
+    assert found[1][1].max() <= 408 + 152
