@@ -3,12 +3,13 @@
     python -m benchmarks.siege --minutes 15                       until at least as much is tried as is asked for
     python -m benchmarks.siege --minutes 15 --table docs/siege.md     and the table written anew
 
-Commands are attacked while images are scored in another process, and then files are damaged. The end is a table and,
-on the last line, JSON; the status is 1 if there was a fault.
+Commands are attacked while images are scored in another process, and then files are damaged. Faults are said as they are
+found, and the files then stay; the end is a table and, on the last line, JSON; the status is 1 if there was a fault.
 """
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 from collections import Counter
@@ -69,20 +70,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--table", type=Path, help="file for the table, in Markdown")
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory(prefix="siege-") as folder:
-        field = make_field(Path(folder))
-        kills, fuzz = Kills(field, asked.seed), Fuzz(field, asked.seed)
-        with ThreadPoolExecutor() as pool, PROCESSES.Pool(1) as alone:
-            attacking = pool.submit(kills.go_on, asked.minutes * 60, asked.kills)
-            counts, early, end = alone.apply(endure, (field, asked.images))
-            fuzz.go_on(asked.minutes * 40, asked.files)
-            print(f"{fuzz.count} damaged files, {len(fuzz.faults)} faults", file=sys.stderr)
-            attacking.result()
-    faults = kills.faults + fuzz.faults + leaks(early, end)
+    folder = Path(tempfile.mkdtemp(prefix="siege-"))
+    field = make_field(folder)
+    kills, fuzz = Kills(field, asked.seed), Fuzz(field, asked.seed)
+    with ThreadPoolExecutor() as pool, PROCESSES.Pool(1) as alone:
+        attacking = pool.submit(kills.go_on, asked.minutes * 60, asked.kills)
+        counts, early, end = alone.apply(endure, (field, asked.images))
+        fuzz.go_on(asked.minutes * 40, asked.files)
+        print(f"{fuzz.count} damaged files, {len(fuzz.faults)} faults", file=sys.stderr)
+        attacking.result()
+    for fault in (leaked := leaks(early, end)):
+        print(f"fault: {fault}", file=sys.stderr)
+    faults = [*kills.faults, *fuzz.faults, *leaked]
+    if not faults:
+        shutil.rmtree(folder)  # else its files are what to look at
     text = table(kills, fuzz, counts, early, end, asked)
     print(text)
-    for fault in faults:
-        print(f"fault: {fault}")
     if asked.table is not None:
         with written_whole(asked.table) as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -35,6 +35,14 @@ class Field(NamedTuple):
     run: Path
 
 
+class Faults(list[str]):
+    """What was wrong, in words; each is said when it is found, for a siege that comes to no end."""
+
+    def append(self, fault: str) -> None:
+        print(f"fault: {fault}", file=sys.stderr, flush=True)
+        super().append(fault)
+
+
 class Ended(NamedTuple):
     """Hold how a command ended: status, that of a signal negative, None beyond the limit; both texts; seconds."""
 

@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from benchmarks.siege.damage import damaged
-from benchmarks.siege.field import PROCESSES, Attack, Field, command, draw
+from benchmarks.siege.field import PROCESSES, Attack, Faults, Field, command, draw
 from fastcutpaste.cli import main
 from fastcutpaste.console import people
 from fastcutpaste.images.decode import load_images
@@ -56,7 +56,7 @@ class Fuzz:
         self._folder.mkdir()
         self._sources = make_sources(field)
         self.tried: Counter[tuple[str, str, str]] = Counter()
-        self.faults: list[str] = []
+        self.faults = Faults()
 
     @property
     def count(self) -> int:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from benchmarks.siege.field import KILL, TERM, TRAIN, Attack, Ended, Field, command
+from benchmarks.siege.field import KILL, TERM, TRAIN, Attack, Ended, Faults, Field, command
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.graph import Graph
 from fastcutpaste.training.checkpoint import load_checkpoint
@@ -39,7 +39,7 @@ class Kills:
     def __init__(self, field: Field, seed: int = 0) -> None:
         self._field, self._chance = field, random.Random(seed)
         self.tried: Counter[tuple[str, str, str]] = Counter()
-        self.faults: list[str] = []
+        self.faults = Faults()
         self._seconds: dict[str, float] = {}
         self._trained: Path | None = None
         self._night: list[dict[str, object]] = []
@@ -98,7 +98,8 @@ class Kills:
         return Attack(kind, (KILL if kind == "SIGKILL" else TERM,), after)
 
     def _check(self, name: str, folder: Path) -> None:
-        self.faults += [f"{name}: {what}" for what in not_whole(folder)]
+        for what in not_whole(folder):
+            self.faults.append(f"{name}: {what}")
 
     def _train(self) -> None:
         """Attack one training until it is done; it has to end bit for bit as the one that nothing befell."""
@@ -112,6 +113,9 @@ class Kills:
                 break
         else:
             ended = self._run("train", Attack(), *arguments)
+        if not (out / "detector.safetensors").exists():
+            self.faults.append(f"train: status {ended.status}, and no detector: {ended.err[-1500:]}")
+            return
         wanted, got = (load_file(folder / "detector.safetensors") for folder in (self._field.run, out))
         if list(wanted) != list(got) or not all(torch.equal(value, got[name]) for name, value in wanted.items()):
             self.faults.append("train: resumed, it did not end bit for bit as the run that nothing befell")

@@ -70,6 +70,14 @@ def test_a_bad_end_is_a_fault(field, ended, fault, monkeypatch):
     assert fault in found
 
 
+def test_a_training_that_leaves_no_detector_is_a_fault_and_is_said(field, monkeypatch, capsys):
+    monkeypatch.setattr(kills_module, "command", lambda *_arguments: Ended(0, "", "well", 1.0))
+    kills = Kills(field)
+    kills._train()
+    assert kills.faults == ["train: status 0, and no detector: well"]
+    assert capsys.readouterr().err == f"fault: {kills.faults[0]}\n"
+
+
 def test_what_a_process_came_to_keep_is_a_fault():
     assert leaks(Held(100, 1, 8), Held(110, 1, 8)) == []
     assert len(leaks(Held(100, 1, 8), Held(200, 1, 9))) == 2
