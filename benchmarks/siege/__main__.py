@@ -3,8 +3,8 @@
     python -m benchmarks.siege --minutes 15                       until at least as much is tried as is asked for
     python -m benchmarks.siege --minutes 15 --table docs/siege.md     and the table written anew
 
-Commands are attacked while images are scored in another process, and then files are damaged. Faults are said as they are
-found, and the files then stay; the end is a table and, on the last line, JSON; the status is 1 if there was a fault.
+Commands are attacked while images are scored in another process, and then files are damaged. Faults are said when
+they are found, and the files then stay; the end is a table and, on the last line, JSON; the status is 1 after a fault.
 """
 
 import argparse
