@@ -239,11 +239,20 @@ def _kept(out: Path, paths: Sequence[Path], calibration: Calibration) -> dict[in
 
 def _check_of_detector(out: Path, lines: Sequence[Told], calibration: Calibration) -> None:
     for line in lines:
-        if "error" not in line and calibration.decide([line["score"]])[0]._asdict() != {
-            name: line.get(name) for name in Decision._fields
-        }:
+        if not (isinstance(line["error"], str) if "error" in line else _is_result(line, calibration)):
             raise ValueError(f"--resume: results of this detector, as it is calibrated now, required, got another's in "
                              f"{out} (first: {line['image']})")  # fmt: skip
+
+
+def _is_result(line: Told, calibration: Calibration) -> bool:
+    """Tell whether a line is what `_told` gives: the file may have come to hold anything."""
+    score, regions = line.get("score"), line.get("regions", [])
+    if not isinstance(score, float) or not isinstance(regions, list):
+        return False
+    decided = calibration.decide([score])[0]._asdict()
+    return {name: line.get(name) for name in decided} == decided and all(
+        isinstance(region, dict) and {"x", "y", "width", "height"} <= region.keys() for region in regions
+    )
 
 
 def _look(

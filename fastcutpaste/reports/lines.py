@@ -32,8 +32,10 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        told = read_json(line)
-        return {"image": str(told["image"]), **told}
+        told: dict[str, Any] = read_json(line)
+        if not isinstance(told["image"], str):
+            raise TypeError
+        return told
     except (ValueError, KeyError, TypeError) as error:
         came = f"line {number}: {line[:60].decode(errors='replace')}"
         raise ValueError(f"{path}: a JSON object with an image on each line required, got {came}") from error

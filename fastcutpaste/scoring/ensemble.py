@@ -37,7 +37,7 @@ class Ensemble:
 
     Raises:
         ValueError: no detectors, detectors of different images, one whose threshold is what is typical of its images, a
-            threshold that is not its calibration's.
+            threshold that is not finite or not its calibration's.
 
     Source: Li et al. 2021, §4.1: five models of different seeds.
     """
@@ -71,6 +71,8 @@ class Ensemble:
             )
         self.members, self.config, self.provenance = list(members), members[0].config, provenance or {}
         self.calibration = calibration or Calibration(threshold=1.0 if threshold is None else threshold)
+        if not all(abs(value) < 1e30 for value in (self.threshold, *sum(self.scales, ()))):  # float32 holds its scores
+            raise ValueError(f"Ensemble: finite thresholds required, got {self.threshold} and scales {self.scales}")
 
     @property
     def threshold(self) -> float:

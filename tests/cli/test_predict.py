@@ -131,5 +131,14 @@ def test_results_of_others_are_left_alone(trained, night, tmp_path):
     out.unlink()
     run("predict", trained, image, "--out", out)
     [row] = read(out)
-    out.write_text(json.dumps(row | {"relative": row["relative"] * 2}) + "\n")
+    for changed in (
+        {"relative": row["relative"] * 2}, {"score": None}, {"score": str(row["score"])}, {"score": [row["score"]]},
+        {"score": 10**400}, {"defective": 3}, {"regions": None}, {"regions": [3]}, {"regions": [{"x": 1}]},
+        {"error": 3},
+    ):  # fmt: skip
+        out.write_text(json.dumps(row | changed) + "\n")
+        assert "results of this detector" in failing("predict", trained, image, "--out", out, "--resume")
+    out.write_text(json.dumps({name: value for name, value in row.items() if name != "score"}) + "\n")
     assert "results of this detector" in failing("predict", trained, image, "--out", out, "--resume")
+    out.write_text(json.dumps(row | {"image": [1]}) + "\n")
+    assert "with an image on each line" in failing("predict", trained, image, "--out", out, "--resume")

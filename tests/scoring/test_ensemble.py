@@ -70,6 +70,14 @@ def test_an_ensemble_comes_back_from_its_folder(members, tmp_path):
         Ensemble.load(tmp_path)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e300])
+def test_thresholds_by_which_nothing_is_decided_are_refused(value, members):
+    (one, _), _ = members
+    for wrong in ({"threshold": value}, {"scales": [(0.5, value)]}, {"scales": [(-value, 1.0)]}):
+        with pytest.raises(ValueError, match=r"Ensemble: (finite thresholds|detectors with a threshold above) "):
+            Ensemble([one], **wrong)
+
+
 def test_detectors_that_do_not_belong_together_are_refused(members):
     (one, _), _ = members
     other = Detector(one.network, DetectorConfig((48, 48), patch=16, stride=8))
