@@ -17,6 +17,7 @@ from fastcutpaste.images.hold_out import hold_out
 from fastcutpaste.networks.backbone import Network, NetworkConfig
 from fastcutpaste.scoring.config import DetectorConfig
 from fastcutpaste.scoring.detector import Detector
+from fastcutpaste.scoring.tensors import checksum
 
 SIZE = (40, 72)
 PATCHES = DetectorConfig(size=SIZE, patch=24, stride=8, border=False)  # 3 × 7 patches
@@ -68,11 +69,12 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def write_changed(source: Path, target: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], object]) -> None:
-    """Copy a detector file with header and tensors changed in place by `change`, without a checksum, as early ones."""
+    """Copy a detector file with header and tensors changed in place by `change`, and the checksum with them."""
     header, tensors = read_header(source), load_file(source)
-    header.pop("checksum", None)
+    del header["checksum"]
     change(header, tensors)
-    save_file(tensors, target, {"fastcutpaste": json.dumps(header)})
+    told = header if header.get("format") in range(7) else header | {"checksum": checksum(tensors, json.dumps(header))}
+    save_file(tensors, target, {"fastcutpaste": json.dumps(told)})
 
 
 def assert_refused(path: Path, message: str) -> None:

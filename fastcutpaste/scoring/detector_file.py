@@ -18,6 +18,7 @@ from fastcutpaste.scoring.density import Density, density_from_state
 from fastcutpaste.scoring.tensors import checksum, save_tensors
 
 FORMAT = 7  # raised when older versions could no longer read it
+_CHECKED = 7  # from which on files have a checksum
 _KEY = "fastcutpaste"
 _T = TypeVar("_T")
 
@@ -108,7 +109,8 @@ def _contents(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             "a newer fastcutpaste reads it"
         )
     claimed = header.pop("checksum", None)
-    if claimed is not None and claimed != checksum(tensors, json.dumps(header)):  # early files have none
+    early = claimed is None and version < _CHECKED
+    if not early and claimed != checksum(tensors, json.dumps(header)):
         raise ValueError(f"{path}: a whole detector file required, got a damaged one: its checksum is another")
     wrong = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if wrong:

@@ -1,5 +1,6 @@
 """The detector's file: it comes back bit for bit, is written whole or not at all, and whatever else is refused."""
 
+import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -151,6 +152,15 @@ def test_a_bit_that_flipped_in_a_weight_is_noticed(saved: Path, tmp_path: Path) 
     content[-100] ^= 2
     path.write_bytes(content)
     assert_refused(path, "a whole detector file required, got a damaged one: its checksum is another")
+
+
+def test_a_file_whose_checksum_is_gone_is_refused_but_an_early_one(saved: Path, tmp_path: Path) -> None:
+    path, tensors, header = tmp_path / "changed.safetensors", load_file(saved), read_header(saved)
+    del header["checksum"]
+    save_file(tensors, path, {"fastcutpaste": json.dumps(header)})
+    assert_refused(path, "a whole detector file required, got a damaged one: its checksum is another")
+    save_file(tensors, path, {"fastcutpaste": json.dumps(header | {"format": 6})})
+    assert Detector.load(path).threshold == header["threshold"]
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
