@@ -19,6 +19,7 @@ from fastcutpaste.scoring.calibration import (
 )
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.fitting import Images, Progress
+from fastcutpaste.scoring.tensors import checksum
 
 ENSEMBLE_FILE = "ensemble.json"
 Scored = tuple[Tensor, list[Tensor] | None]  # scores (N,) and heat maps (H_i, W_i)
@@ -126,8 +127,9 @@ class Ensemble:
             "calibration": self.calibration.told(),
             "provenance": self.provenance,
         }
+        told = about | {"checksum": checksum({}, json.dumps(about))}
         with written_whole(folder / ENSEMBLE_FILE) as temporary:
-            temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> "Ensemble":
@@ -139,6 +141,8 @@ class Ensemble:
         path = folder / ENSEMBLE_FILE
         try:
             about = read_json(path.read_text(encoding="utf-8"))
+            if "checksum" in about and about.pop("checksum") != checksum({}, json.dumps(about)):  # early ones have none
+                raise ValueError("a checksum that is not its own")
             names, threshold = [str(name) for name in about["detectors"]], float(about["threshold"])
             calibration = calibration_from(threshold, about.get("calibration"))
             scales = [(float(typical), float(top)) for typical, top in about["scales"]] if "scales" in about else None

@@ -65,6 +65,10 @@ def test_an_ensemble_comes_back_from_its_folder(members, tmp_path):
     again = Ensemble.load(tmp_path)
     assert (again.threshold, again.typical, len(again.members)) == (0.75, 0.0, 2)
     assert [member.threshold for member in again.members] == [one.threshold, two.threshold]
+    text = (tmp_path / "ensemble.json").read_text()
+    (tmp_path / "ensemble.json").write_text(text.replace('"threshold": 0.75', '"threshold": 0.76'))
+    with pytest.raises(ValueError, match=r"ensemble\.json: a whole ensemble file required, got .* checksum"):
+        Ensemble.load(tmp_path)
     (tmp_path / "ensemble.json").write_text("{")
     with pytest.raises(ValueError, match=r"ensemble\.json: a whole ensemble file required"):
         Ensemble.load(tmp_path)
