@@ -45,11 +45,12 @@ def write_report(
         facts["image AUROC"] += f" ({low:.3f} to {high:.3f})"
     facts |= {f"image AUROC, {kind}": f"{area:.3f}" for kind, area in results.get("image_auroc_by_kind", {}).items()}
     about = getattr(detector, "members", [detector])[0].provenance  # all of an ensemble learned from the same images
-    data = about.get("data", {})
+    data = about.get("data")
+    data = data if isinstance(data, dict) else {}  # whoever made the detector may have kept anything under these names
     if "images" in data:
         facts["learned from"] = f"{data['images']} normal images"
     if "made" in about:
-        facts["made"] = about["made"].replace("T", " ")
+        facts["made"] = str(about["made"]).replace("T", " ")
     if unread:
         named = "; ".join(one.error for one in unread[:_NAMED])
         more = f"; and {len(unread) - _NAMED} more" if len(unread) > _NAMED else ""

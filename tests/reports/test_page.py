@@ -11,8 +11,10 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 import numpy as np
 import pytest
+from small_detector import make_fitted
 
 from fastcutpaste.reports.page import Shown, write_page
+from fastcutpaste.reports.report import write_report
 
 NAMES = [
     "<script>alert(1)</script>.png", "a</script><img src=x onerror=alert(2)>.png", "javascript:alert(3).png",
@@ -130,3 +132,11 @@ def test_a_curve_of_millions_of_points_is_drawn_with_few(tmp_path: Path) -> None
     assert len(points) <= 200
     at = np.linspace(0, 1, 1000)
     assert np.abs(np.interp(at, *points.T) - np.sqrt(at)).max() < 0.01
+
+
+def test_a_report_bears_whatever_a_detector_keeps_of_its_making(tmp_path: Path) -> None:
+    detector = make_fitted()
+    for provenance in ({"made": ["today"], "data": [3]}, {"made": None, "data": {"images": {}}}, {"data": "mine"}):
+        detector.provenance = provenance
+        write_report(tmp_path / "report.html", detector, "Prediction", [shown("a.png", None)])
+        assert len(read_images(tmp_path / "report.html")) == 1
