@@ -89,7 +89,8 @@ class Kills:
         after = self._chance.uniform(0.02, self._seconds[name])
         kind = self._chance.choice(("SIGKILL", "SIGKILL at a write", "SIGTERM", "SIGTERM twice", "full disk"))
         if kind == "SIGKILL at a write":
-            return Attack(kind, (KILL,), write=self._chance.randint(1, 60 if name in ("train", "predict") else 16))
+            most = 60 if name in ("train", "predict") else 16  # early ones oftener: what begins is the least tried
+            return Attack(kind, (KILL,), write=int(most ** self._chance.random()))
         if kind == "full disk":
             return Attack(kind, room=self._chance.randint(20_000, 400_000))  # more than what people are told
         if kind == "SIGTERM twice":

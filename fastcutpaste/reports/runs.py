@@ -42,7 +42,8 @@ def claim(folder: Path, overwrite: bool = False, resume: bool = False, kind: str
     """
     if folder.is_file():
         raise ValueError(f"--out: a folder required, {folder} is a file")
-    if folder.is_dir() and any(folder.iterdir()):
+    begun = f".{_MARK}."  # so begins the mark of a run that was killed while it wrote it
+    if folder.is_dir() and any(not path.name.startswith(begun) for path in folder.iterdir()):
         if _kind(folder) != kind:
             raise ValueError(f"--out: a new or empty folder required, {folder} holds files that are not a {kind}'s")
         if not overwrite and not resume:

@@ -13,3 +13,23 @@ def test_a_run_is_not_overwritten_unasked(tmp_path):
         claim(tmp_path / "run")
     claim(tmp_path / "run", overwrite=True)
     assert (tmp_path / "run/detector.safetensors").read_bytes() == b"precious"
+
+
+def test_a_run_killed_while_it_marked_its_folder_is_gone_on_with(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as killed:
+        killed.setattr("os.replace", raises(KeyboardInterrupt))
+        killed.setattr("pathlib.Path.unlink", raises(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            claim(folder)
+    [left] = folder.iterdir()
+    assert left.name != ".fastcutpaste"
+    claim(folder, resume=True)
+    assert (folder / ".fastcutpaste").is_file()
+
+
+def raises(error):
+    def raising(*_arguments, **_options):
+        raise error
+
+    return raising
