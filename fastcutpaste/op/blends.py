@@ -2,21 +2,15 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastcutpaste.op.checks import memory_format_of
+from fastcutpaste.op.checks import memory_format_of, touches_little
 from fastcutpaste.op.color import Jitter, greys, recolor, rotate_hue
-from fastcutpaste.op.slices import recolor as recolor_packed
+from fastcutpaste.op.spots import find_spots, put, take
 
 At = Callable[[Tensor, Tensor, Tensor], Tensor]  # image, row, column → pixels (…, C), as `textures` gives them
-
-
-def touches_little(images: Tensor) -> bool:
-    """Tell whether masked pixels alone shall be computed: on a CPU, in eager mode, where no gradient is asked for."""
-    return images.device.type == "cpu" and not images.requires_grad and not torch.compiler.is_compiling()
 
 
 def every_pixel(at: At, images: Tensor) -> Tensor:
@@ -25,14 +19,6 @@ def every_pixel(at: At, images: Tensor) -> Tensor:
     image = torch.arange(batch, device=images.device).view(-1, 1, 1)
     row = torch.arange(height, device=images.device).view(-1, 1)
     return at(image, row, torch.arange(width, device=images.device)).permute(0, 3, 1, 2)
-
-
-def masked_pixels(at: At, images: Tensor, mask: Tensor) -> Tensor:
-    """Give what `at` gives for the pixels of a mask (B, 1, H, W), 0 elsewhere, like images (B, C, H, W)."""
-    result = torch.zeros_like(images)
-    image, row, column = mask[:, 0].nonzero(as_tuple=True)  # (n,) each
-    result[image, :, row, column] = at(image, row, column).to(images.dtype)
-    return result
 
 
 def jittered(fill: Tensor, mask: Tensor, jitter: Jitter, dtype: torch.dtype) -> Tensor:
@@ -62,46 +48,6 @@ def blend(images: Tensor, fill: Tensor, mask: Tensor, share: Tensor) -> Tensor:
     mixed = torch.lerp(images.to(kind), fill.to(kind), share.to(kind))
     mixed = (mixed.round() if images.dtype == torch.uint8 else mixed).to(images.dtype)
     return torch.where(mask, mixed, images).contiguous(memory_format=memory_format_of(images))
-
-
-def blend_masked(
-    images: Tensor, at: At, mask: Tensor, share: Tensor, jitter: Jitter | None
-) -> tuple[Tensor, Callable[[], Tensor]]:
-    """Do what `jittered` and `blend` do with what `at` gives, touching masked pixels alone; see `touches_little`.
-
-    Returns:
-        Images, and what gives their `soft_label`.
-    """
-    kind = torch.float64 if images.dtype == torch.float64 else torch.float32
-    result = images.clone()
-    share = share.to(kind).expand(len(images), 1, *share.shape[-2:])
-    image, row, column = _masked_pixels(mask)
-    fill = at(image, row, column).to(kind)  # (n, C)
-    if jitter is not None and len(image):
-        sizes = image.bincount(minlength=len(images)).tolist()
-        each = [factors for factors, size in zip(torch.stack(jitter, 1).tolist(), sizes, strict=True) if size]
-        packed = fill.T.contiguous().numpy()  # (C, n)
-        recolor_packed(packed, [size for size in sizes if size], each, whole=images.dtype == torch.uint8)
-        fill = torch.from_numpy(packed).T
-    spread = share[image, 0, row, column] if share.shape[-1] > 1 else share[image, 0, 0, 0]
-    before = images[image, :, row, column].to(kind)  # (n, C)
-    mixed = torch.lerp(before, fill, spread[:, None])
-    mixed = mixed.round() if images.dtype == torch.uint8 else mixed
-    result[image, :, row, column] = mixed.to(images.dtype)
-
-    def label() -> Tensor:
-        soft = torch.zeros(mask.shape)
-        soft[image, 0, row, column] = _logistic((mixed - before).abs().mean(1), images.dtype).float()
-        return soft
-
-    return result, label
-
-
-def _masked_pixels(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Give image, row and column (n,) of masked pixels, image after image; NumPy finds them in a sixth of the time."""
-    height, width = mask.shape[-2:]
-    found = torch.from_numpy(np.flatnonzero(mask.numpy()))
-    return found // (height * width), found // width % height, found % width
 
 
 def distance_inside(mask: Tensor, most: int) -> Tensor:
@@ -147,14 +93,15 @@ def soft_label(before: Tensor, after: Tensor, mask: Tensor) -> Tensor:
 
     Source: Schlüter et al., "Natural Synthetic Anomalies", 2022: its code's label, without the median filter.
     """
-    if touches_little(before) and touches_little(after):
-        image, row, column = _masked_pixels(mask)
-        change = (after[image, :, row, column].float() - before[image, :, row, column].float()).abs().mean(1)  # (n,)
-        label = torch.zeros(mask.shape)
-        label[image, 0, row, column] = _logistic(change, before.dtype)
+    if touches_little(before, after):
+        label, spots = torch.zeros(mask.shape), find_spots(mask)
+        if spots:
+            new, old = (torch.from_numpy(take(images.numpy(), spots)).float() for images in (after, before))
+            put(label.numpy(), spots, logistic((new - old).abs_().mean(0), before.dtype)[None].numpy())
         return label
-    return torch.where(mask, _logistic((after.float() - before.float()).abs().mean(1, keepdim=True), before.dtype), 0)
+    return torch.where(mask, logistic((after.float() - before.float()).abs().mean(1, keepdim=True), before.dtype), 0)
 
 
-def _logistic(change: Tensor, dtype: torch.dtype) -> Tensor:
+def logistic(change: Tensor, dtype: torch.dtype) -> Tensor:
+    """Give the label of a mean absolute change of images of a type."""
     return (change * ((1 if dtype == torch.uint8 else 255) / 12) - 2).sigmoid()

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+_NUMPY_TYPES = (torch.uint8, torch.float32, torch.float64)
 Range = tuple[float, float]
 _LOWEST, _HIGHEST = -0.5, 1.5  # a resize that sharpens goes beyond 0–1, and so does noise, but not so far
 
@@ -47,3 +48,12 @@ def memory_format_of(images: Tensor) -> torch.memory_format:
     """Tell whether images (B, C, H, W) lie in memory as channels_last or contiguous."""
     channels_last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
     return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def touches_little(images: Tensor, *others: Tensor | None) -> bool:
+    """Tell whether few pixels shall be computed, not all: on a CPU, in eager mode, of types that NumPy is fast in.
+
+    Not where a gradient is asked for.
+    """
+    traced = torch.compiler.is_compiling() or any(each is not None and each.requires_grad for each in (images, *others))
+    return images.device.type == "cpu" and images.dtype in _NUMPY_TYPES and not traced

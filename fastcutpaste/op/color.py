@@ -14,10 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastcutpaste.op.checks import check_images, memory_format_of
+from fastcutpaste.op.checks import check_images, memory_format_of, touches_little
 
 CHUNK = 65_536  # values
-_NUMPY_TYPES = (torch.uint8, torch.float32, torch.float64)
 GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # of red, green and blue: ITU-R 601, as torchvision rounds it
 JitterStrength = float | tuple[float, float, float, float]
 
@@ -167,9 +166,7 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype = to
         ValueError: mean or std of another length than C, or on another device.
     """
     scale, offset = normalization(images, mean, std)
-    followed = images.requires_grad or scale.requires_grad or offset.requires_grad
-    traced = followed or torch.compiler.is_compiling()
-    if images.device.type == "cpu" and images.dtype in _NUMPY_TYPES and not traced:
+    if touches_little(images, scale, offset):
         return scaled(images, scale, offset).to(dtype)
     return (images * scale.view(-1, 1, 1) - offset.view(-1, 1, 1)).to(dtype)
 

@@ -71,8 +71,7 @@ def _write(images, strewn, color, covered, there):
 @triton.jit
 def _noise(seed, place):
     """Give the number in [0, 1) that `textures.hashed` has at a place of the field."""
-    number = _finalized(seed + place.to(tl.uint32)).to(tl.float32) * 2.3283064365386963e-10
-    return tl.minimum(number, 0.9999999403953552)
+    return (_finalized(seed + place.to(tl.uint32)) >> 8).to(tl.float32) * 5.9604644775390625e-08  # 2**-24
 
 
 @triton.jit

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastcutpaste.op.checks import check_images, check_values, memory_format_of
+from fastcutpaste.op.checks import check_images, check_values, memory_format_of, touches_little
 from fastcutpaste.op.color import check_normalization, greys, normalization, normalize, recolor, rotate_hue
 from fastcutpaste.op.placement import Patches, uniform
 from fastcutpaste.op.rules import Rules
@@ -92,9 +92,18 @@ def paste_normalized(
         return paste_kernels(images, patches, fill, masked=False, mean=mean, std=std, dtype=dtype)[0]
     scale, offset = normalization(images, mean, std)
     rounds = patches.feather is not None and images.dtype == torch.uint8
-    if _pays_for_bytes(images, fill, scale) and not rounds:
+    if touches_little(images, fill, scale) and not rounds:
         return paste_slices(images, patches, fill, False, (scale, offset))[0].to(dtype)
     return normalize(paste_images(images, patches, fill), mean, std, dtype)
+
+
+def cover(patches: Patches, size: tuple[int, int]) -> Tensor:
+    """Give where patches (B,) lie in images of a (height, width): bool (B, 1, H, W), the mask of `paste`."""
+    if touches_little(patches.angle):
+        return paste_slices(torch.empty(len(patches.y), 0, *size), patches._replace(jitter=None, feather=None), None)[1]
+    rows = torch.arange(size[0], device=patches.y.device).view(-1, 1)
+    columns = torch.arange(size[1], device=patches.y.device)
+    return _locate(rows, columns, patches.map(lambda field: field.view(-1, 1, 1, 1)))[2]
 
 
 class DrawnAndPasted(NamedTuple):
@@ -209,7 +218,7 @@ def _mirror(position: Tensor, length: int) -> Tensor:
 def _paste(images: Tensor, patches: Patches, fill: Tensor | None, masked: bool) -> Pasted:
     """Paste in the way that suits the device; without the mask where that saves its writing."""
     _check_patches(images, patches, fill)
-    if _pays_for_bytes(images, fill):
+    if touches_little(images, fill):
         return Pasted(*paste_slices(images, patches, fill, masked))
     if has_kernels(images, fill):
         from fastcutpaste.op.kernels import paste_kernels
@@ -286,13 +295,6 @@ def _pixels_at(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 def _compute_dtype(images: Tensor) -> torch.dtype:
     return torch.float64 if images.dtype == torch.float64 else torch.float32
-
-
-def _pays_for_bytes(images: Tensor, *others: Tensor | None) -> bool:
-    """Tell whether a loop that touches few pixels is faster: on a CPU, where nothing has to be traced."""
-    plain = images.dtype in (torch.uint8, torch.float32, torch.float64)  # what NumPy knows and computes fast in
-    traced = torch.compiler.is_compiling() or any(each is not None and each.requires_grad for each in (images, *others))
-    return images.device.type == "cpu" and plain and not traced
 
 
 def has_kernels(images: Tensor, fill: Tensor | None = None) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastcutpaste.op.blends import touches_little
+from fastcutpaste.op.checks import touches_little
 from fastcutpaste.op.textures import hashed
 
 
@@ -50,13 +50,15 @@ def perlin(seeds: Tensor, cells: Tensor, angle: Tensor, size: tuple[int, int], m
 def _turned(field: Tensor, angle: Tensor) -> Tensor:
     """Turn a field (B, 1, H, W) by degrees (B,) counter-clockwise about its middle, bilinear, 0 outside."""
     height, width = field.shape[-2:]
-    radians = angle.deg2rad().view(-1, 1, 1)
+    radians = angle.deg2rad().view(-1, 1, 1, 1)
     down = (torch.arange(height, device=field.device) + 0.5 - height / 2).view(-1, 1)
     right = torch.arange(width, device=field.device) + 0.5 - width / 2
-    x = (right * radians.cos() - down * radians.sin()) * (2 / width)  # (B, H, W), -1 to 1 across the field
-    y = (right * radians.sin() + down * radians.cos()) * (2 / height)
-    is_x = torch.arange(2, device=field.device) == 0  # stack would be a launch of its own where this is compiled
-    return F.grid_sample(field, torch.where(is_x, x[..., None], y[..., None]), align_corners=False)
+    is_x = (torch.arange(2, device=field.device) == 0).view(-1, 1, 1)
+    to_x, to_y = 2 / width, 2 / height  # -1 to 1 across the field
+    # Both coordinates at once, and what depends on one of rows and columns before what depends on both: (B, 2, H, W).
+    along = torch.where(is_x, right * radians.cos() * to_x, right * radians.sin() * to_y)
+    grid = along + torch.where(is_x, down * -radians.sin() * to_x, down * radians.cos() * to_y)
+    return F.grid_sample(field, grid.permute(0, 2, 3, 1), align_corners=False)
 
 
 def blob(
@@ -77,18 +79,21 @@ def blob(
     radius = (area / math.pi / (1 + heights.sum(1) / 2)).sqrt()  # so that the area is as asked for
     tall = stretch.sqrt()
 
-    def inside(down: Tensor, right: Tensor) -> Tensor:
-        along, across = _in_axes(down, right, angle)
-        x, y = along / _each(tall * radius), across * _each(tall / radius)
-        far = (x.square() + y.square()).sqrt()
-        cosine, sine = x / far.clamp(min=1e-6), y / far.clamp(min=1e-6)
-        reach, real, imaginary = torch.ones_like(far), cosine, sine
-        for k in range(waves.shape[1]):
-            real, imaginary = real * cosine - imaginary * sine, real * sine + imaginary * cosine  # of k + 2 waves
-            reach = reach + real * _each(waves[:, k, 0]) + imaginary * _each(waves[:, k, 1])
-        return far <= reach
+    reach = radius * tall * (1 + heights.sqrt().sum(1))
+    return _around(_in_blob, (angle, tall * radius, tall / radius, waves), centre, reach, size, count)
 
-    return _around(inside, centre, radius * tall * (1 + heights.sqrt().sum(1)), size, count)
+
+def _in_blob(down: Tensor, right: Tensor, angle: Tensor, longer: Tensor, thinner: Tensor, waves: Tensor) -> Tensor:
+    """Tell which offsets (N, 1, h, w) lie inside ellipses of half axes `longer` and 1 / `thinner`, and their waves."""
+    along, across = _in_axes(down, right, angle)
+    x, y = along / _each(longer), across * _each(thinner)
+    far = (x.square() + y.square()).sqrt()
+    cosine, sine = x / far.clamp(min=1e-6), y / far.clamp(min=1e-6)
+    reach, real, imaginary = torch.ones_like(far), cosine, sine
+    for k in range(waves.shape[1]):
+        real, imaginary = real * cosine - imaginary * sine, real * sine + imaginary * cosine  # of k + 2 waves
+        reach = reach + real * _each(waves[:, k, 0]) + imaginary * _each(waves[:, k, 1])
+    return far <= reach
 
 
 def scratch(
@@ -106,16 +111,21 @@ def scratch(
         size: (height, width).
     """
 
-    def inside(down: Tensor, right: Tensor) -> Tensor:
-        along, across = _in_axes(down, right, angle)
-        t = along / _each(length / 2)  # -1 to 1 from end to end
-        arc, slope = _each(bend * length) * (1 - t.square()), _each(-4 * bend) * t
-        distance = (across - arc).abs() / (1 + slope.square()).sqrt()  # from the curve, nearly
-        varied = (3 + (t * (2 * math.pi) + _each(phase)).cos()) / 4
-        half = (_each(width / 2) * (1 - t**4) * varied).clamp(min=0.5)  # thinner ones would have gaps
-        return (distance <= half) & (t.abs() <= 1)
+    reach = length * (0.25 + bend.square()).sqrt() + width
+    return _around(_in_scratch, (length, width, bend, angle, phase), centre, reach, size, 1)
 
-    return _around(inside, centre, length * (0.25 + bend.square()).sqrt() + width, size, 1)
+
+def _in_scratch(
+    down: Tensor, right: Tensor, length: Tensor, width: Tensor, bend: Tensor, angle: Tensor, phase: Tensor
+) -> Tensor:
+    """Tell which offsets (N, 1, h, w) lie on scratches."""
+    along, across = _in_axes(down, right, angle)
+    t = along / _each(length / 2)  # -1 to 1 from end to end
+    arc, slope = _each(bend * length) * (1 - t.square()), _each(-4 * bend) * t
+    distance = (across - arc).abs() / (1 + slope.square()).sqrt()  # from the curve, nearly
+    varied = (3 + (t * (2 * math.pi) + _each(phase)).cos()) / 4
+    half = (_each(width / 2) * (1 - t**4) * varied).clamp(min=0.5)  # thinner ones would have gaps
+    return (distance <= half) & (t.abs() <= 1)
 
 
 def _each(numbers: Tensor) -> Tensor:
@@ -130,25 +140,38 @@ def _in_axes(down: Tensor, right: Tensor, angle: Tensor) -> tuple[Tensor, Tensor
 
 
 def _around(
-    inside: Callable[[Tensor, Tensor], Tensor], centre: Tensor, reach: Tensor, size: tuple[int, int], count: int
-) -> Tensor:
+    inside: Callable[..., Tensor], shapes: tuple[Tensor, ...], centre: Tensor, reach: Tensor, size: tuple[int, int],
+    count: int,
+) -> Tensor:  # fmt: skip
     """Ask of every pixel whether its offset from one of `count` centres is inside: bool (B, 1, H, W).
 
-    On a CPU only of squares as large as the farthest reach (B·count,), since a core pays for every pixel.
+    On a CPU only of squares as large as a shape's reach (B·count,), since a core pays for every pixel. Shapes of about
+    the same reach are asked together.
     """
     total, device, (height, width) = len(centre), centre.device, size
     if not touches_little(centre) or not total:
         down = torch.arange(height, device=device).view(-1, 1) - _each(centre[:, 0])
-        found = inside(down, torch.arange(width, device=device) - _each(centre[:, 1]))  # (B·count, 1, H, W)
+        found = inside(down, torch.arange(width, device=device) - _each(centre[:, 1]), *shapes)  # (B·count, 1, H, W)
         return found if count == 1 else found.view(total // count, count, height, width).any(1, keepdim=True)
-    most = min(math.ceil(float(reach.max())) + 1, max(height, width))
-    corner = centre.round().long() - most
-    steps = torch.arange(2 * most + 1)
-    down = (corner[:, :1] + steps).sub(centre[:, :1]).view(total, 1, -1, 1)
-    found = inside(down, (corner[:, 1:] + steps).sub(centre[:, 1:]).view(total, 1, 1, -1))
     mask = np.zeros((total // count, 1, height, width), bool)  # NumPy's slices cost a tenth of torch's
-    for i, ((top, left), square) in enumerate(zip(corner.tolist(), found[:, 0].numpy(), strict=True)):
-        above, beside = max(-top, 0), max(-left, 0)
-        part = square[above : max(height - top, 0), beside : max(width - left, 0)]
-        mask[i // count, 0, top + above :, left + beside :][: part.shape[0], : part.shape[1]] |= part
+    for group in _alike(reach):
+        most = math.ceil(float(reach[group[0]])) + 1
+        sides = min(2 * most + 1, height), min(2 * most + 1, width)
+        room = torch.tensor([height - sides[0], width - sides[1]])
+        corner = torch.minimum((centre[group].round().long() - most).clamp(min=0), room)  # of squares inside the image
+        down, right = (corner[:, i, None] + torch.arange(sides[i]) - centre[group][:, i, None] for i in range(2))
+        found = inside(down[:, None, :, None], right[:, None, None], *(field[group] for field in shapes))
+        for i, (top, left), square in zip(group, corner.tolist(), found[:, 0].numpy(), strict=True):
+            mask[i // count, 0, top : top + sides[0], left : left + sides[1]] |= square
     return torch.from_numpy(mask)
+
+
+def _alike(reach: Tensor) -> list[list[int]]:
+    """Give groups of those whose reach is above 0 and at least three quarters of the group's largest, its first."""
+    groups: list[list[int]] = []
+    each, order = reach.tolist(), reach.argsort(descending=True).tolist()
+    for i in order:
+        if each[i] > 0:
+            alike = groups and each[i] >= 0.75 * each[groups[-1][0]]
+            groups[-1].append(i) if alike else groups.append([i])
+    return groups

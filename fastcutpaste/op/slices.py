@@ -47,7 +47,7 @@ def paste_slices(
     feathers = [0.0] * count if patches.feather is None else patches.feather.tolist()
     jitters = None if patches.jitter is None else list(zip(*(field.tolist() for field in patches.jitter), strict=True))
     kind = source.dtype if jitters is None and normalization is None else np.result_type(source, np.float32)
-    for group in _groups(geometry):
+    for group in grouped([h * w for _, _, _, _, h, w, _ in geometry]):
         sizes = [geometry[b][4] * geometry[b][5] for b in group]
         ends = list(itertools.accumulate(sizes))
         pixels = np.empty((channels, ends[-1]), kind)  # (C, n), patch after patch
@@ -79,18 +79,18 @@ def paste_slices(
     return pasted, torch.from_numpy(masks[:, None])
 
 
-def _groups(geometry: list[Any]) -> Iterator[list[int]]:
-    """Give lists of the patches that hold any pixel, of at most `GROUP` pixels together or one alone."""
+def grouped(sizes: Sequence[int]) -> Iterator[list[int]]:
+    """Give lists of which hold any pixel, of at most `GROUP` pixels together or one alone."""
     group: list[int] = []
     held = 0
-    for b, (_, _, _, _, h, w, _) in enumerate(geometry):
-        if h * w == 0:
+    for b, size in enumerate(sizes):
+        if size == 0:
             continue
-        if group and held + h * w > GROUP:
+        if group and held + size > GROUP:
             yield group
             group, held = [], 0
         group.append(b)
-        held += h * w
+        held += size
     if group:
         yield group
 

@@ -5,10 +5,15 @@ All is asked for by coordinates: of every pixel where whole images are computed,
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from fastcutpaste.op.slices import Array
+from fastcutpaste.op.spots import Spot, pick
 
 
 class Place(NamedTuple):
@@ -21,6 +26,10 @@ class Place(NamedTuple):
     flip_y: Tensor | None = None  # float32, -1: upside down, or 1
     flip_x: Tensor | None = None  # float32
     turn: Tensor | None = None  # bool, whether its rows and columns change places: with the flips, quarter turns
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Place":
+        """Give the place with `change` applied to every field that there is."""
+        return Place._make(None if field is None else change(field) for field in self)
 
 
 def read(source: Tensor, place: Place, size: tuple[int, int], image: Tensor, row: Tensor, column: Tensor) -> Tensor:
@@ -36,17 +45,41 @@ def read(source: Tensor, place: Place, size: tuple[int, int], image: Tensor, row
         (…, C) of the source's type.
     """
     y, x = row + (0.5 - size[0] / 2), column + (0.5 - size[1] / 2)  # from the middle
+    place = place.map(lambda field: field[image])
     if place.turn is not None:
-        turn = place.turn[image]
-        y, x = torch.where(turn, x, y), torch.where(turn, y, x)
+        y, x = torch.where(place.turn, x, y), torch.where(place.turn, y, x)
+    rows, columns = _lines(place, y, x, source)
+    return source[place.which, :, rows, columns]
+
+
+def read_spots(source: Tensor, place: Place, size: tuple[int, int], spots: list[Spot]) -> Array:
+    """Read as `read` does what spots cover, on a CPU: (C, n) of the source's type.
+
+    Which row is read depends on the row alone, or turned on the column alone: no pixel is computed, only looked up.
+    """
+    count, channels, _, width = source.shape
+    y, x = (torch.arange(length) + (0.5 - length / 2) for length in size)
+    place = place.map(lambda field: field[:, None])
+    upright = [lines.numpy() for lines in _lines(place, y, x, source)]  # (B, H) and (B, W)
+    turned = upright if place.turn is None else [lines.numpy() for lines in _lines(place, x, y, source)]
+    turns = np.zeros(len(place.which), bool) if place.turn is None else place.turn[:, 0].numpy()
+    which, images, pixels = place.which[:, 0].tolist(), source.numpy().reshape(count, channels, -1), []
+    for spot in spots:
+        row, column = spot.lines(size[1])
+        turn = turns[spot.image]
+        rows, columns = (lines[spot.image] for lines in (turned if turn else upright))
+        index = rows[column] * width + columns[row] if turn else rows[row] * width + columns[column]
+        pixels.append(pick(images[which[spot.image]], index.ravel()))
+    return np.concatenate(pixels, 1)
+
+
+def _lines(place: Place, y: Tensor, x: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
+    """Give rows and columns that are read where y and x are the offsets from the middle, after a turn."""
     if place.flip_y is not None and place.flip_x is not None:
-        y, x = y * place.flip_y[image], x * place.flip_x[image]
+        y, x = y * place.flip_y, x * place.flip_x
     if place.zoom is not None:
-        zoom = place.zoom[image]
-        y, x = y / zoom, x / zoom
-    y, x = y + place.down[image], x + place.right[image]
-    rows, columns = (_mirrored(at, length) for at, length in ((y, source.shape[-2]), (x, source.shape[-1])))
-    return source[place.which[image], :, rows, columns]
+        y, x = y / place.zoom, x / place.zoom
+    return _mirrored(y + place.down, source.shape[-2]), _mirrored(x + place.right, source.shape[-1])
 
 
 def _mirrored(position: Tensor, length: int) -> Tensor:
@@ -63,12 +96,12 @@ def hashed(seeds: Tensor, positions: Tensor) -> Tensor:
         positions: int64, broadcasts with the seeds.
 
     Returns:
-        float32 in [0, 1), of the shape both broadcast to.
+        float32 in [0, 1), multiples of 2**-24, of the shape both broadcast to.
 
     Source: the 32-bit finalizer of MurmurHash3 (Appleby, public domain), once after either is mixed in.
     """
-    mixed = _finalized((seeds.double() * 2**32).long().int()) + positions.int()
-    return ((_finalized(mixed).long() & 0xFFFFFFFF).double() * 2**-32).float().clamp(max=1 - 2**-24)
+    mixed = _finalized(_finalized((seeds.double() * 2**32).long().int()) + positions.int())
+    return (mixed >> 8 & 0xFFFFFF).float() * 2**-24
 
 
 def _finalized(mixed: Tensor) -> Tensor:

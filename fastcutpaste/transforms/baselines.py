@@ -3,12 +3,13 @@
 import math
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastcutpaste.op.blends import touches_little
-from fastcutpaste.op.checks import Range, check_images, memory_format_of
+from fastcutpaste.op.checks import Range, check_images, memory_format_of, touches_little
+from fastcutpaste.op.color import copied
 from fastcutpaste.op.paste import Pasted, has_kernels
 from fastcutpaste.op.rules import Rule
 from fastcutpaste.op.textures import hashed
@@ -150,24 +151,25 @@ class Confetti(nn.Module):
         return Pasted(strewn.contiguous(memory_format=memory_format_of(images)), mask)
 
     def _strewn(self, images: Tensor, seeds: Tensor) -> Pasted:
-        """Do the same on a CPU, square by square instead of pixel by pixel: 1.6 against 37 ms an image of 256²."""
-        (batch, channels, height, width), pixels = images.shape, math.prod(images.shape[-2:])
-        image, corner = (hashed(seeds[:, None], torch.arange(pixels)) < self.density).nonzero(as_tuple=True)  # (n,)
-        layer = torch.arange(1, channels + 2)[:, None] * pixels + corner  # (C + 1, n)
-        side, *colors = hashed(seeds[image], layer) * torch.tensor([[self.side], *[[1.0]] * channels])
-        row, column = corner // width, corner % width
-        confetti, touched = torch.zeros(images.shape), []
-        for down in range(self.side):
-            for right in range(self.side):
-                there = (side >= max(down, right)) & (row + down < height) & (column + right < width)
-                touched.append((image[there], row[there] + down, column[there] + right))
-                at = image[there] * (channels * pixels) + corner[there] + down * width + right
-                for channel, color in enumerate(colors):
-                    confetti.view(-1).scatter_reduce_(0, at + channel * pixels, color[there] + 1e-6, "amax")
-        image, row, column = (torch.cat(part) for part in zip(*touched, strict=True))
-        strewn, mask = images.clone(), torch.zeros(batch, 1, height, width, dtype=torch.bool)
-        strewn[image, :, row, column] = _leveled(confetti[image, :, row, column], images.dtype)
-        mask[image, 0, row, column] = True
+        """Do the same on a CPU, where squares are instead of everywhere: 0.4 against 37 ms an image of 256²."""
+        (batch, channels, height, width), near = images.shape, np.arange(self.side)
+        places = torch.arange(height * width, dtype=torch.int32)
+        layers = torch.arange(1, channels + 2)[:, None] * len(places)
+        strewn, mask = copied(images, 1), torch.zeros(batch, 1, height, width, dtype=torch.bool)
+        brightest = np.zeros(len(places), np.float32)
+        for image, marked, seed in zip(strewn.numpy(), mask.numpy(), seeds, strict=True):
+            corner = np.flatnonzero((hashed(seed, places) < self.density).numpy())  # (n,)
+            side, *colors = hashed(seed, layers + torch.from_numpy(corner)).numpy()
+            side = side[:, None] * self.side
+            row, column = (line[:, None] + near for line in np.divmod(corner, width))  # (n, side)
+            there = ((side >= near) & (row < height))[:, :, None] & ((side >= near) & (column < width))[:, None]
+            which, down, right = there.nonzero()
+            at = corner[which] + down * width + right
+            for plane, color in zip(image.reshape(channels, -1), colors, strict=True):
+                np.maximum.at(brightest, at, color[which] + np.float32(1e-6))
+                plane[at] = _leveled(torch.from_numpy(brightest[at]), images.dtype).numpy()
+                brightest[at] = 0
+            marked.reshape(-1)[at] = True
         return Pasted(strewn, mask)
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Tensor:

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fastcutpaste.op.blends import blend_masked, jittered, masked_pixels, soft_label, touches_little
-from fastcutpaste.op.checks import check_values
+from fastcutpaste.op.blends import jittered, logistic, soft_label
+from fastcutpaste.op.checks import check_values, touches_little
 from fastcutpaste.op.color import JitterStrength, place_jitter
 from fastcutpaste.op.paste import HAS_TRITON
+from fastcutpaste.op.spots import blend_spots, filled
 from fastcutpaste.transforms.blends import Blend
 from fastcutpaste.transforms.fills import Fill
 from fastcutpaste.transforms.masks import Mask, masked
@@ -126,16 +127,20 @@ class Defect(Maker):
         mask = masked(self.mask, images, for_mask, only)
         jitter = place_jitter(own[:, 1:].T, self.jitter)
         share = self.blend.share(mask, for_blend)
-        at = partial(self.fill.at, images, for_fill)
+        kind = torch.ones_like(own[:, 0], dtype=torch.int64)
+        packed = partial(self.fill.packed, images, for_fill)
         if touches_little(images) and share is not None:
-            result, label = blend_masked(images, at, mask, share, jitter)
+            label = partial(logistic, dtype=images.dtype) if soft else None
+            result, labels = blend_spots(images, mask, packed, share, jitter, label)
+            return Made(result, mask, labels, kind * _any(mask))
+        if touches_little(images):
+            fill = filled(images, mask, packed, jitter)
         else:
-            fill = masked_pixels(at, images, mask) if touches_little(images) else self.fill(images, for_fill)
+            fill = self.fill(images, for_fill)
             fill = fill.to(images.dtype) if jitter is None else jittered(fill, mask, jitter, images.dtype)
-            result = self.blend(images, fill, mask, for_blend)
-            mask = mask & _any(result != images).view(-1, 1, 1, 1)  # of small masks gradients leave nothing
-            label = partial(soft_label, images, result, mask)
-        return _told(result, mask, torch.ones_like(own[:, 0], dtype=torch.int64), label if soft else None)
+        result = self.blend(images, fill, mask, for_blend)
+        mask = mask & _any(result != images).view(-1, 1, 1, 1)  # of small masks gradients leave nothing
+        return _told(images, result, mask, kind, soft)
 
 
 class Mixture(Maker):
@@ -171,12 +176,12 @@ class Mixture(Maker):
             else:
                 chosen = chosen.view(-1, 1, 1, 1)
                 result, mask = torch.where(chosen, made.images, result), torch.where(chosen, made.mask, mask)
-        return _told(result, mask, kind, partial(soft_label, images, result, mask) if soft else None)
+        return _told(images, result, mask, kind, soft)
 
 
-def _told(result: Tensor, mask: Tensor, kind: Tensor, label: Callable[[], Tensor] | None) -> Made:
-    soft = torch.empty(0, device=result.device) if label is None else label()
-    return Made(result, mask, soft, kind * _any(mask))
+def _told(images: Tensor, result: Tensor, mask: Tensor, kind: Tensor, soft: bool) -> Made:
+    labels = soft_label(images, result, mask) if soft else torch.empty(0, device=images.device)
+    return Made(result, mask, labels, kind * _any(mask))
 
 
 def _any(marked: Tensor) -> Tensor:

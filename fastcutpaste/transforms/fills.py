@@ -1,14 +1,20 @@
 """Fills: what a defect is made of. Each takes images (B, C, H, W) and draws (B, numbers).
 
-`forward` gives (B, C, H, W), or (B, C, 1, 1) for a color, of the images' range; `at` gives it at some pixels alone.
+`forward` gives (B, C, H, W), or (B, C, 1, 1) for a color, of the images' range; `at` and, on a CPU, `packed` give it at
+some pixels alone.
 """
 
+from itertools import accumulate
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fastcutpaste.op.blends import every_pixel
 from fastcutpaste.op.checks import Range, check_range
-from fastcutpaste.op.textures import Place, noise, pattern, read
+from fastcutpaste.op.slices import Array
+from fastcutpaste.op.spots import Spot
+from fastcutpaste.op.textures import Place, noise, pattern, read, read_spots
 from fastcutpaste.transforms.baselines import Color as Colors
 from fastcutpaste.transforms.baselines import plain_color
 
@@ -25,6 +31,18 @@ class Fill(nn.Module):
     def at(self, images: Tensor, draws: Tensor, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """Give (…, C) at pixels that `textures` describes."""
         raise TypeError(f"{type(self).__name__}: a subclass that defines at() required")
+
+    def packed(self, images: Tensor, draws: Tensor, spots: list[Spot]) -> Array:
+        """Give (C, n) at spots, on a CPU."""
+        lines = [np.broadcast_arrays(*spot.lines(images.shape[-1])) for spot in spots]
+        row, column = (
+            torch.from_numpy(np.concatenate([each.ravel() for each in part])) for part in zip(*lines, strict=True)
+        )
+        image = torch.tensor([spot.image for spot in spots]).repeat_interleave(
+            torch.tensor([len(spot.found) for spot in spots])
+        )
+        pixels: Array = self.at(images, draws, image, row, column).numpy().T
+        return pixels
 
     def forward(self, images: Tensor, draws: Tensor) -> Tensor:
         return every_pixel(lambda *pixels: self.at(images, draws, *pixels), images)
@@ -53,7 +71,8 @@ class Shifted(Fill):
         """Give what is read (N, C, h, w), and which of it for each image (B,) int64."""
         return images, torch.arange(len(images), device=images.device)
 
-    def at(self, images: Tensor, draws: Tensor, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    def place(self, images: Tensor, draws: Tensor) -> tuple[Tensor, Place]:
+        """Give what is read and how it is laid over each image."""
         source, which = self.source(images, draws)
         low, high = self.shift
         away = draws[:, 1:3] * 2 - 1  # (B, 2), how far, either way
@@ -62,8 +81,15 @@ class Shifted(Fill):
         flip_y, flip_x = (1 - 2 * (draws[:, i] < 0.5).float() if self.flip else None for i in (3, 4))
         low, high = self.resize
         zoom = None if low == high == 1 else draws[:, 5] * (high - low) + low
-        place = Place(which, down, right, zoom, flip_y, flip_x, draws[:, 6] < 0.5 if self.turn else None)
+        return source, Place(which, down, right, zoom, flip_y, flip_x, draws[:, 6] < 0.5 if self.turn else None)
+
+    def at(self, images: Tensor, draws: Tensor, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        source, place = self.place(images, draws)
         return read(source, place, (images.shape[-2], images.shape[-1]), image, row, column)
+
+    def packed(self, images: Tensor, draws: Tensor, spots: list[Spot]) -> Array:
+        source, place = self.place(images, draws)
+        return read_spots(source, place, (images.shape[-2], images.shape[-1]), spots)
 
 
 class Other(Shifted):
@@ -120,7 +146,12 @@ class Textures(Shifted):
         return textures, (draws[:, 0] * len(textures)).long()
 
     def at(self, images: Tensor, draws: Tensor, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        return _in_range(super().at(images, draws, image, row, column) / 255, images)
+        levels = super().at(images, draws, image, row, column)
+        return levels if images.dtype == torch.uint8 else levels / 255
+
+    def packed(self, images: Tensor, draws: Tensor, spots: list[Spot]) -> Array:
+        levels = super().packed(images, draws, spots)
+        return levels if images.dtype == torch.uint8 else levels / np.float32(255)
 
 
 class Color(Fill):
@@ -189,6 +220,17 @@ class AnyOf(Fill):
         for i, option in enumerate(options[1:], start=1):
             picked = torch.where(choice >= i, option, picked)
         return picked
+
+    def packed(self, images: Tensor, draws: Tensor, spots: list[Spot]) -> Array:
+        choice = (draws[:, 0] * len(self.fills)).long().tolist()
+        found: dict[int, Array] = {}
+        for i, fill in enumerate(self.fills):
+            chosen = [spot for spot in spots if choice[spot.image] == i]
+            if chosen:
+                ends = list(accumulate(len(spot.found) for spot in chosen))
+                parts = np.split(fill.packed(images, draws[:, 1:], chosen), ends[:-1], axis=1)  # type: ignore[operator]
+                found |= {spot.image: part for spot, part in zip(chosen, parts, strict=True)}
+        return np.concatenate([found[spot.image] for spot in spots], 1)
 
 
 def _in_range(values: Tensor, images: Tensor) -> Tensor:

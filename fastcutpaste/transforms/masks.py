@@ -6,9 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from fastcutpaste.op.blends import touches_little
-from fastcutpaste.op.checks import Range, check_range
-from fastcutpaste.op.paste import paste
+from fastcutpaste.op.checks import Range, check_range, touches_little
+from fastcutpaste.op.paste import cover
 from fastcutpaste.op.shapes import blob, perlin, scratch
 from fastcutpaste.transforms.foreground import unlike_border
 from fastcutpaste.transforms.patch import PatchTransform
@@ -29,9 +28,8 @@ def masked(mask: Mask, images: Tensor, draws: Tensor, only: Tensor | None) -> Te
     if only is None or not touches_little(images):
         drawn: Tensor = mask(images, draws)
         return drawn if only is None else drawn & only.view(-1, 1, 1, 1)
-    result, rows = torch.zeros_like(images[:, :1], dtype=torch.bool), only.nonzero().squeeze(1)
-    result[rows] = mask(images[rows], draws[rows])
-    return result
+    empty, rows = torch.zeros_like(images[:, :1], dtype=torch.bool), only.nonzero().squeeze(1)
+    return empty.index_copy_(0, rows, mask(images.index_select(0, rows), draws[rows]))
 
 
 class Rectangle(Mask):
@@ -49,7 +47,7 @@ class Rectangle(Mask):
 
     def forward(self, images: Tensor, draws: Tensor) -> Tensor:
         patches, _ = self.transform.choose(images, draws)
-        return paste(images[:, :1], patches._replace(jitter=None, feather=None)).mask
+        return cover(patches, _size(images))
 
 
 class Perlin(Mask):

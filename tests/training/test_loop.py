@@ -236,7 +236,7 @@ class HostReads(TorchDispatchMode):
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_step_reads_nothing_back_to_the_host(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the path of a GPU: whole images, here on a CPU, where the slices would read each patch."""
-    monkeypatch.setattr(paste_module, "_pays_for_bytes", lambda *_: False)
+    monkeypatch.setattr(paste_module, "touches_little", lambda *_: False)
     monkeypatch.setattr(paste_module, "check_values", lambda *_: None)  # which looks at those on a CPU alone
     fabric = scaling_fabric() if precision == "fp16" else None
     config = settings(9, crop=16, precision="fp32" if fabric else precision)
@@ -271,7 +271,7 @@ def test_the_step_compiles_once_and_as_a_whole(monkeypatch: pytest.MonkeyPatch) 
         train(compiled, draw_batches(), CutPaste3Way(), settings(6, crop=16, compile=True), report_every=2)
     assert len(graphs) == 1
     assert graphs[0] > 100
-    monkeypatch.setattr(paste_module, "_pays_for_bytes", lambda *_: False)
+    monkeypatch.setattr(paste_module, "touches_little", lambda *_: False)
     train(eager, draw_batches(), CutPaste3Way(), settings(6, crop=16, compile=False))
     for name, value in eager.state_dict().items():  # the trial step before the first has left no trace
         torch.testing.assert_close(compiled.state_dict()[name], value, rtol=1e-4, atol=1e-5, msg=name)

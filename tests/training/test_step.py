@@ -104,7 +104,7 @@ def test_the_images_of_a_step_do_not_depend_on_the_precision(precision: str) -> 
 
 def test_augmentation_needs_no_pixel_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fake tensors have no contents: whatever looks at one fails."""
-    monkeypatch.setattr(paste_module, "_pays_for_bytes", lambda *_: False)
+    monkeypatch.setattr(paste_module, "touches_little", lambda *_: False)
     training = Training(Tiny(3), CutPaste3Way(), settings(2, crop=16))
     with FakeTensorMode(allow_non_fake_inputs=True):
         images = torch.randint(0, 256, (8, 3, 24, 24), dtype=torch.uint8)

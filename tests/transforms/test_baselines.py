@@ -129,7 +129,7 @@ def test_quarter_turn_refuses_oblong_images():
 def test_confetti_strewn_square_by_square_is_that_of_all_pixels(dtype, monkeypatch):
     images, confetti = random_images((3, 3, 40, 33), dtype), Confetti(density=0.02, side=5)
     few = confetti.augment(images, seeded(3))
-    monkeypatch.setattr("fastcutpaste.transforms.baselines.touches_little", lambda images: False)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     every = confetti.augment(images, seeded(3))
     assert torch.equal(few.mask, every.mask)
     assert torch.equal(few.images, every.images)
