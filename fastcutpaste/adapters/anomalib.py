@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fastcutpaste.op.checks import check_images
 from fastcutpaste.op.placement import uniform
+from fastcutpaste.transforms.defect import augmented
 
 OLDEST = "0.24"
 
@@ -66,7 +67,7 @@ class AnomalyGenerator(v2.Transform):  # type: ignore[misc]  # torchvision has n
         if not images.is_floating_point():
             raise TypeError(f"AnomalyGenerator: images of floating point 0–1 required, got {img.dtype}")
         draws = uniform((len(images), 1 + int(self.maker.numbers)), images.device)  # type: ignore[arg-type]
-        made = self.maker.augment(images, draws=draws[:, 1:])  # type: ignore[operator]
+        made = augmented(self.maker, images, draws=draws[:, 1:])
         chosen = (draws[:, 0] < self.probability).view(-1, 1, 1, 1)
         result, mask = made.images.where(chosen, images), (made.mask & chosen).to(images.dtype)
         return (result[0], mask[0]) if img.ndim == 3 else (result, mask)

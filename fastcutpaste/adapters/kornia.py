@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fastcutpaste.op.paste import paste
 from fastcutpaste.op.placement import uniform
-from fastcutpaste.transforms.defect import Maker
+from fastcutpaste.transforms.defect import Maker, augmented
 from fastcutpaste.transforms.patch import PatchTransform
 
 OLDEST = "0.8"  # kornia whose hooks `generate_parameters`, `apply_transform` and `apply_transform_mask` are used below
@@ -103,7 +103,7 @@ class KorniaAugmentation(IntensityAugmentationBase2D):  # type: ignore[misc]  # 
     ) -> Tensor:
         """Paste into images (B, C, H, W) what the params say."""
         draws = params["draws"].to(input.device, non_blocking=True)
-        made = self.patch_transform.augment(input, draws=draws)
+        made = augmented(self.patch_transform, input, draws=draws)
         if isinstance(self.patch_transform, Maker):  # whose masks depend on images, which masks come without
             self._made = params["draws"], made.mask
         return made.images

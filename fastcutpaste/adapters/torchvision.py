@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fastcutpaste.op.checks import check_images
 from fastcutpaste.op.placement import uniform
-from fastcutpaste.transforms.defect import Maker
+from fastcutpaste.transforms.defect import Maker, augmented
 from fastcutpaste.transforms.patch import PatchTransform
 
 OLDEST = "0.24"  # torchvision whose hooks `make_params` and `transform`, and whose types, are those used below
@@ -88,7 +88,7 @@ class V2Transform(v2.Transform):  # type: ignore[misc]  # torchvision has no typ
         mask = torch.zeros(numbers[0], 1, *size, dtype=torch.bool, device=draws.device)
         for item, image in zip(found, images, strict=True):
             batch = image.flatten(0, -4) if image.ndim > 3 else image[None]  # (..., C, H, W) → (B, C, H, W)
-            pasted, marked = self.patch_transform.augment(batch, draws=draws.to(batch.device))[:2]
+            pasted, marked = augmented(self.patch_transform, batch, draws=draws.to(batch.device))[:2]
             results[id(item)], mask = pasted.reshape(image.shape), mask | marked.to(mask.device)
         return {"images": results, "mask": mask.reshape(*leading, 1, *size)}
 

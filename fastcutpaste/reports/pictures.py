@@ -68,11 +68,13 @@ def write_preview(images: "Tensor", transforms: Mapping[str, "nn.Module"], path:
     """
     import torch
 
+    from fastcutpaste.transforms.defect import augmented
+
     generator = torch.Generator(images.device).manual_seed(seed)
     figure, axes = _grid(len(transforms) * len(images), 4)
     row = 0
     for name, transform in transforms.items():
-        pasted = transform.augment(images, generator)  # type: ignore[operator]
+        pasted = augmented(transform, images, generator)
         for image, result, mask in zip(images, pasted.images, pasted.mask, strict=True):
             difference = (result.int() - image.int()).abs().clamp(0, 127).mul(2).to(torch.uint8)
             for axis, picture in zip(axes[row], (image, result, mask.expand(3, -1, -1) * 255, difference), strict=True):

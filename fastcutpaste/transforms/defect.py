@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fastcutpaste.op.blends import jittered, logistic, soft_label
 from fastcutpaste.op.checks import check_values, touches_little
 from fastcutpaste.op.color import JitterStrength, place_jitter
-from fastcutpaste.op.paste import HAS_TRITON
+from fastcutpaste.op.paste import HAS_TRITON, Pasted
 from fastcutpaste.op.spots import blend_spots, filled
 from fastcutpaste.transforms.blends import Blend
 from fastcutpaste.transforms.fills import Fill
@@ -52,13 +52,20 @@ class Maker(nn.Module):
         """
         raise TypeError(f"{type(self).__name__}: a subclass that defines make() required")
 
-    def augment(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Made:
+    def augment(
+        self,
+        images: Tensor,
+        generator: torch.Generator | None = None,
+        draws: Tensor | None = None,
+        soft: bool = True,
+    ) -> Made:
         """Give images with defects, and where and what they are.
 
         Args:
             images: (B, C, H, W), uint8 0–255 or floating point 0–1, never written.
             generator: source of randomness on the images' device; the device's default generator if None.
             draws: (B, numbers) uniform in [0, 1), to be used instead of drawing: the same draws, the same defects.
+            soft: whether soft labels are wanted; without, an empty tensor comes in their place.
 
         Raises:
             TypeError: images neither uint8 nor floating point.
@@ -67,28 +74,26 @@ class Maker(nn.Module):
         Cost: no loop over B and no host sync on a GPU, where the first call with a shape compiles, for a minute. On a
             CPU in eager mode only masked pixels are filled and blended.
         """
-        return self._made(images, generator, draws, soft=True)
+        draws = drawn(self, images, generator, draws)
+        check_values(type(self).__name__, images)
+        with torch.autocast(images.device.type, enabled=False):  # a training's: places are no matter of bfloat16
+            return self._run(self.make, images, draws, soft)
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Tensor:
         """Give the images (B, C, H, W) of `augment`."""
-        return self._made(images, generator, draws, soft=False).images
+        return self.augment(images, generator, draws, soft=False).images
 
-    def _made(self, images: Tensor, generator: torch.Generator | None, draws: Tensor | None, soft: bool) -> Made:
-        draws = drawn(self, images, generator, draws)
-        with torch.autocast(images.device.type, enabled=False):  # a training's: places are no matter of bfloat16
-            return self._made_exactly(images, draws, soft)
-
-    def _made_exactly(self, images: Tensor, draws: Tensor, soft: bool) -> Made:
+    def _run(self, make: Callable[..., Made], images: Tensor, *others: Any) -> Made:
+        """Call what makes defects, the same at each call, on a GPU compiled."""
         if torch.compiler.is_compiling() or images.device.type != "cuda" or not HAS_TRITON:
-            check_values(type(self).__name__, images)
-            return self.make(images, draws, soft)
+            return make(images, *others)
         self.to(images.device)  # textures, where they are not there yet
         if self._compiled is None:
             # Each compiles on its own: of one function torch keeps eight versions, and recipes are more.
             alone = "isolate_recompiles" in signature(torch.compile).parameters
             own: Any = {"options": _COMPUTED_AGAIN} | ({"isolate_recompiles": True} if alone else {})
-            self._compiled = torch.compile(self.make, **own)
-        return self._compiled(images, draws, soft)
+            self._compiled = torch.compile(make, **own)
+        return self._compiled(images, *others)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_compiled"}  # no copy of it works
@@ -161,17 +166,48 @@ class Mixture(Maker):
             if not isinstance(transform, nn.Module) or not hasattr(transform, "augment"):
                 raise TypeError(f"Mixture: transforms with augment() required, got {type(transform).__name__}")
         self.transforms = nn.ModuleList(transforms)
-        self.numbers = 1 + max(int(transform.numbers) for transform in transforms)  # type: ignore[arg-type]
+        most = max(int(transform.numbers) for transform in transforms)  # type: ignore[arg-type]
+        self.numbers = most + (len(transforms) > 1)
+
+    def augment(
+        self,
+        images: Tensor,
+        generator: torch.Generator | None = None,
+        draws: Tensor | None = None,
+        soft: bool = True,
+    ) -> Made:
+        if not self._is_alone():
+            return super().augment(images, generator, draws, soft)
+        draws = drawn(self, images, generator, draws)
+        check_values(type(self).__name__, images)
+        pasted, mask = augmented(self.transforms[0], images, draws=draws)[:2]
+        kind = torch.ones(len(images), dtype=torch.int64, device=images.device)
+        return self._run(_told, images, pasted, mask, kind, soft)
+
+    def forward(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Tensor:
+        if not self._is_alone():
+            return super().forward(images, generator, draws)
+        result: Tensor = self.transforms[0](images, generator, draws)
+        return result
+
+    def _is_alone(self) -> bool:
+        """Tell whether all is done by one transform's own kernels: compiled on an H100 it took ten times as long."""
+        return len(self.transforms) == 1 and not isinstance(self.transforms[0], Maker)
 
     def make(self, images: Tensor, draws: Tensor, soft: bool = True, only: Tensor | None = None) -> Made:
-        kind = 1 + (draws[:, 0] * len(self.transforms)).long()
+        several = len(self.transforms) > 1
+        kind = torch.ones(len(images), dtype=torch.int64, device=images.device)
+        kind = kind + (draws[:, 0] * len(self.transforms)).long() if several else kind
         result, mask = images, torch.zeros_like(images[:, :1], dtype=torch.bool)
         for i, transform in enumerate(self.transforms, start=1):
-            part = draws[:, 1 : 1 + int(transform.numbers)]  # type: ignore[arg-type]
+            part = draws[:, several : several + int(transform.numbers)]  # type: ignore[arg-type]
             chosen = kind == i if only is None else (kind == i) & only
-            whole = isinstance(transform, Maker)
-            made = transform.make(images, part, False, chosen) if whole else transform.augment(images, draws=part)  # type: ignore[operator]
-            if len(self.transforms) == 1 and only is None:
+            made: Made | Pasted = (
+                transform.make(images, part, False, chosen)
+                if isinstance(transform, Maker)
+                else augmented(transform, images, draws=part)
+            )
+            if not several and only is None:
                 result, mask = made.images, made.mask
             else:
                 chosen = chosen.view(-1, 1, 1, 1)
@@ -189,3 +225,13 @@ def _any(marked: Tensor) -> Tensor:
     if touches_little(marked):
         return marked.view(torch.uint8).amax((1, 2, 3)) > 0  # a hundredth of the time that a sum takes
     return marked.sum((1, 2, 3), keepdim=True).flatten() > 0  # as `jittered` has it: one launch does for both
+
+
+def augmented(
+    transform: nn.Module, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None
+) -> Made | Pasted:
+    """Do what `augment` of any transform does, without soft labels."""
+    if isinstance(transform, Maker):
+        return transform.augment(images, generator, draws, soft=False)
+    pasted: Pasted = transform.augment(images, generator, draws)  # type: ignore[operator]
+    return pasted

@@ -10,7 +10,7 @@ from fastcutpaste.op.color import JitterStrength, normalize
 from fastcutpaste.op.paste import paste, paste_images, paste_normalized
 from fastcutpaste.op.placement import Patches, joined
 from fastcutpaste.op.rules import Rule, Rules, rules_of
-from fastcutpaste.transforms.defect import Made, Maker
+from fastcutpaste.transforms.defect import Made, Maker, augmented
 from fastcutpaste.transforms.patch import CutPaste, CutPasteScar, PatchTransform
 from fastcutpaste.transforms.ruled import Ruled, drawn
 
@@ -180,7 +180,7 @@ class PretextTask(Ruled):
 
     def _one_by_one(self, images: Tensor, draws: Tensor) -> PretextBatch:
         members = zip(self.transforms, self._parts(draws), strict=True)
-        results = [transform.augment(images, draws=part) for transform, part in members]  # type: ignore[operator]
+        results = [augmented(transform, images, draws=part) for transform, part in members]
         labels = list(self._labels(images).view(self.classes, -1))  # (B,) each
         for i, result in enumerate(results, start=1):
             if isinstance(result, Made):

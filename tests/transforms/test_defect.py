@@ -118,6 +118,21 @@ def test_recipes_are_one_graph_for_the_compiler(name):
     assert torch.equal(compiled[1], expected[1])
 
 
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float64])
+@pytest.mark.parametrize("name", [*RECIPES, "nsa+memseg"])
+def test_recipes_make_on_a_cpu_what_they_make_of_every_pixel(name, dtype, order):
+    images, maker = random_images((5, 3, 72, 64), dtype).contiguous(memory_format=order), recipe(name)
+    draws = torch.rand(5, maker.numbers, generator=seeded(17))
+    made, all_of_it = maker.augment(images, draws=draws), made_of_all(maker, images, draws)
+    assert torch.equal(made.mask, all_of_it.mask)
+    assert torch.equal(made.kind, all_of_it.kind)
+    near = 1.0 if dtype == torch.uint8 else 1e-5
+    assert_close(made.images.double(), all_of_it.images.double(), atol=near, rtol=0)
+    assert_close(made.soft, all_of_it.soft, atol=0.03 if dtype == torch.uint8 else 1e-4, rtol=0)
+    assert made.images.is_contiguous(memory_format=order)
+
+
 @pytest.mark.parametrize("names", ["nothing", "nsa+nothing", ""])
 def test_a_recipe_that_is_none_is_refused(names):
     with pytest.raises(ValueError, match=r"recipe: some of cutpaste, .* joined by \+, required, got "):
@@ -144,6 +159,19 @@ def test_a_mixture_takes_each_with_equal_chance_and_says_which():
     pasted = CutPaste().augment(images, draws=draws[:, 1:14])
     assert torch.equal(made.images[made.kind == 1], pasted.images[made.kind == 1])
     assert torch.equal(made.mask[made.kind == 1], pasted.mask[made.kind == 1])
+
+
+@pytest.mark.parametrize("name", ["cutpaste", "cutpaste_scar", "confetti", "cutout"])
+def test_a_recipe_of_one_transform_is_that_transform(name):
+    images, maker = random_images((4, 3, 64, 64), torch.uint8), recipe(name)
+    made, pasted = maker.augment(images, seeded(16)), maker.transforms[0].augment(images, seeded(16))
+    assert torch.equal(made.images, pasted.images)
+    assert torch.equal(made.mask, pasted.mask)
+    assert torch.equal(maker(images, seeded(16)), pasted.images)
+    assert made.kind.tolist() == [1] * 4
+    assert maker.augment(images, seeded(16), soft=False).soft.numel() == 0
+    with pytest.raises(ValueError, match="Mixture: images of floating point 0–1 required"):
+        maker.augment(images.float())
 
 
 def test_a_task_labels_images_without_a_defect_as_normal():

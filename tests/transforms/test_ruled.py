@@ -25,6 +25,7 @@ from fastcutpaste import (
 from fastcutpaste.op.paste import HAS_TRITON
 from fastcutpaste.op.rules import Rule, rules_from, rules_of
 from fastcutpaste.transforms import baselines, ruled
+from fastcutpaste.transforms.recipes import recipe
 
 pytestmark = pytest.mark.skipif(not HAS_TRITON, reason="needs Triton")
 GPU, INTERPRETED = torch.cuda.is_available(), os.environ.get("TRITON_INTERPRET") == "1"
@@ -253,6 +254,7 @@ def normalized(images):
     return TASKS["3-way"].normalized(images, *torch.empty(2, 3, device=images.device).unbind(), torch.bfloat16)
 
 
+ALONE = ("cutpaste", "cutpaste_scar", "confetti", "cutout")  # recipes of one transform
 SIX_OR_FEWER = {
     "CutPaste": CutPaste(),
     "CutPaste.augment": CutPaste(source="other", p=0.5, feather=2).augment,
@@ -271,6 +273,7 @@ SIX_OR_FEWER = {
     "PretextTask of Cutout": PretextTask(Cutout("random")),
     "QuarterTurn": QuarterTurn(1),
     "Confetti": Confetti(),
+    **{name: recipe(name) for name in ALONE},
 }
 
 
@@ -288,6 +291,12 @@ def test_a_call_makes_six_launches_at_most_whatever_the_batch(name):
     assert launches(ops) <= 6, ops
     assert ops == asked(SIX_OR_FEWER[name], 128)
     assert not SYNCING & set(ops)
+
+
+@pytest.mark.usefixtures("kernels_start")
+@pytest.mark.parametrize("name", ALONE)
+def test_a_recipe_of_one_transform_asks_what_the_transform_alone_asks(name):
+    assert asked(recipe(name), 16) == asked(recipe(name).transforms[0], 16)
 
 
 @pytest.mark.usefixtures("kernels_start")
