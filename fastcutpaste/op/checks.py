@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-_NUMPY_TYPES = (torch.uint8, torch.float32, torch.float64)
+_NUMPY_TYPES = (torch.bool, torch.uint8, torch.float32, torch.float64)
 Range = tuple[float, float]
 _LOWEST, _HIGHEST = -0.5, 1.5  # a resize that sharpens goes beyond 0–1, and so does noise, but not so far
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastcutpaste.op.checks import touches_little
 from fastcutpaste.op.slices import Array
 from fastcutpaste.op.spots import Spot, pick
 
@@ -100,8 +101,15 @@ def hashed(seeds: Tensor, positions: Tensor) -> Tensor:
 
     Source: the 32-bit finalizer of MurmurHash3 (Appleby, public domain), once after either is mixed in.
     """
-    mixed = _finalized(_finalized((seeds.double() * 2**32).long().int()) + positions.int())
-    return (mixed >> 8 & 0xFFFFFF).float() * 2**-24
+    mixed = _finalized((seeds.double() * 2**32).long().int())
+    if touches_little(seeds):  # NumPy has unsigned numbers and writes in place: a quarter of the time
+        number = mixed.numpy().view(np.uint32) + positions.numpy().astype(np.uint32)
+        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
+            number ^= number >> np.uint32(shift)
+            number *= np.uint32(factor)
+        number >>= np.uint32(8)
+        return torch.from_numpy(number.astype(np.float32)).mul_(2**-24)
+    return (_finalized(mixed + positions.int()) >> 8 & 0xFFFFFF).float() * 2**-24
 
 
 def _finalized(mixed: Tensor) -> Tensor:

@@ -153,20 +153,23 @@ class Confetti(nn.Module):
     def _strewn(self, images: Tensor, seeds: Tensor) -> Pasted:
         """Do the same on a CPU, where squares are instead of everywhere: 0.4 against 37 ms an image of 256²."""
         (batch, channels, height, width), near = images.shape, np.arange(self.side)
-        places = torch.arange(height * width, dtype=torch.int32)
-        layers = torch.arange(1, channels + 2)[:, None] * len(places)
+        area = height * width
+        found = np.flatnonzero((hashed(seeds[:, None], torch.arange(area)) < self.density).numpy())
+        image, corner = np.divmod(found, area)  # (n,)
+        layers = torch.arange(1, channels + 2)[:, None] * area + torch.from_numpy(corner)
+        side, *colors = hashed(seeds[image], layers).numpy()  # (C + 1, n)
+        side = side[:, None] * self.side
+        row, column = (line[:, None] + near for line in np.divmod(corner, width))  # (n, side)
+        there = ((side >= near) & (row < height))[:, :, None] & ((side >= near) & (column < width))[:, None]
+        which, down, right = there.nonzero()
+        places, ends = corner[which] + down * width + right, np.searchsorted(image[which], np.arange(batch + 1))
         strewn, mask = copied(images, 1), torch.zeros(batch, 1, height, width, dtype=torch.bool)
-        brightest = np.zeros(len(places), np.float32)
-        for image, marked, seed in zip(strewn.numpy(), mask.numpy(), seeds, strict=True):
-            corner = np.flatnonzero((hashed(seed, places) < self.density).numpy())  # (n,)
-            side, *colors = hashed(seed, layers + torch.from_numpy(corner)).numpy()
-            side = side[:, None] * self.side
-            row, column = (line[:, None] + near for line in np.divmod(corner, width))  # (n, side)
-            there = ((side >= near) & (row < height))[:, :, None] & ((side >= near) & (column < width))[:, None]
-            which, down, right = there.nonzero()
-            at = corner[which] + down * width + right
-            for plane, color in zip(image.reshape(channels, -1), colors, strict=True):
-                np.maximum.at(brightest, at, color[which] + np.float32(1e-6))
+        brightest = np.zeros(area, np.float32)
+        for b, (pixels, marked) in enumerate(zip(strewn.numpy(), mask.numpy(), strict=True)):
+            each = slice(ends[b], ends[b + 1])
+            at = places[each]
+            for plane, color in zip(pixels.reshape(channels, -1), colors, strict=True):
+                np.maximum.at(brightest, at, color[which[each]] + np.float32(1e-6))
                 plane[at] = _leveled(torch.from_numpy(brightest[at]), images.dtype).numpy()
                 brightest[at] = 0
             marked.reshape(-1)[at] = True

@@ -51,6 +51,8 @@ def test_a_hash_is_that_of_python_numbers():
     seeds, places = torch.tensor([[0.0], [0.25], [0.999]]), torch.tensor([0, 1, 2**20, 2**33 + 5])
     expected = torch.tensor([[one(float(seed), int(place)) for place in places] for seed in seeds[:, 0]])
     torch.testing.assert_close(hashed(seeds, places), expected, atol=1e-7, rtol=0)
+    exactly = hashed(seeds.requires_grad_(), places)  # whose own operations torch has to see
+    assert torch.equal(hashed(seeds.detach(), places), exactly.detach())
 
 
 def test_noise_is_even_and_each_pixel_its_own():
