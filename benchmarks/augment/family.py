@@ -1,6 +1,7 @@
-"""The family on a CPU: each recipe against the public way, one image at a time, and against anomalib's own generator.
+"""The family on a CPU: each recipe against its public code's steps, against these written well, and against anomalib's.
 
-Both get the same uint8 images and give images and masks. Times are of the processor, in turns, so that what else the
+One image at a time all of them, on the same images, which each gets as that code has them; they give images and labels:
+masks, and with `nsa`, whose code makes them, soft labels. Times are of the processor, in turns, so that what else the
 machine does changes little; torch, OpenCV and the rest have one thread.
 """
 
@@ -18,21 +19,26 @@ from benchmarks.photographs import make_photographs
 from benchmarks.rows import keep, make_row, measure
 from fastcutpaste.adapters.anomalib import AnomalyGenerator
 from fastcutpaste.transforms.recipes import RECIPES, draem, recipe
-from tests.family_reference import REFERENCES, cv2
+from tests.family_public import PUBLIC, cv2
+from tests.family_reference import REFERENCES
 
 Call = Callable[[], object]
-OURS, PUBLIC, THEIRS = "fastcutpaste", "NumPy and OpenCV, image by image", "anomalib's generator"
+OURS, THEIRS = "fastcutpaste", "anomalib's generator"
+STEPS, WELL = "the public code's steps, image by image", "NumPy and OpenCV, image by image"
 
 
 def calls_of(name: str, images: Tensor) -> dict[str, Call]:
     """Give, by provider, what makes the defects of one recipe in uint8 images (B, 3, H, W)."""
     maker, arrays = recipe(name), [np.ascontiguousarray(image.permute(1, 2, 0).numpy()) for image in images]
-    rng, reference = np.random.default_rng(0), REFERENCES[name]
-
-    def ours() -> object:
-        return maker.make(images, torch.rand(len(images), maker.numbers), soft=False)
-
-    return {OURS: ours, PUBLIC: lambda: [reference(each, arrays[b - 1], rng) for b, each in enumerate(arrays)]}
+    rng, reference, (prepare, public) = np.random.default_rng(0), REFERENCES[name], PUBLIC[name]
+    prepared = [prepare(each) for each in arrays]
+    calls: dict[str, Call] = {
+        OURS: lambda: maker.augment(images, soft=name == "nsa"),
+        STEPS: lambda: [public(each, prepared[b - 1], rng) for b, each in enumerate(prepared)],
+    }
+    if reference is not public:
+        calls[WELL] = lambda: [reference(each, arrays[b - 1], rng) for b, each in enumerate(arrays)]
+    return calls
 
 
 def calls_in_anomalib(images: Tensor) -> dict[str, Call]:
@@ -47,7 +53,7 @@ def calls_in_anomalib(images: Tensor) -> dict[str, Call]:
 
 
 def run_family(path: Path, seconds: float, batch: int = 32, size: int = 256, rounds: int = 5) -> None:
-    """Measure every recipe, print how many times faster than the public way it is, and keep the rows."""
+    """Measure every recipe, print how many times faster than the others it is, and keep the rows."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     images = make_photographs(batch, size)
@@ -60,8 +66,9 @@ def run_family(path: Path, seconds: float, batch: int = 32, size: int = 256, rou
                 taken[provider] += measure(call, seconds / rounds, least=1, clock=time.process_time)
         dtype = "uint8" if name in RECIPES else "float32"
         rows += [make_row(name, who, batch, size, sorted(t), torch.device("cpu"), dtype) for who, t in taken.items()]
-        medians = [statistics.median(each) / batch for each in taken.values()]
-        if medians:
-            ours, other = medians
-            print(f"{name:18} {ours:8.3f} ms an image against {other:8.3f}: {other / ours:6.1f} times", flush=True)
+        medians = {who: statistics.median(each) / batch for who, each in taken.items()}
+        for who, other in medians.items():
+            if who != OURS:
+                ours = medians[OURS]
+                print(f"{name:18} {ours:8.3f} ms an image, {who}: {other:8.3f}, {other / ours:6.1f} times", flush=True)
     keep(rows, path)  # at once: a file that is changed would mark the commit of the rows that follow
