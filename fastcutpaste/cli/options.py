@@ -31,6 +31,10 @@ STRICT_OPTION = click.option("--strict", is_flag=True, help="Stop at the first f
 PAGES_OPTION = click.option(
     "--pages", is_flag=True, help="Take each page of a TIFF, and frame of a GIF, as an image: scan.tif#2."
 )
+TEXTURES_OPTION = click.option(
+    "--textures", type=click.Path(path_type=Path),
+    help="Folder of images that the recipes draem and memseg show, instead of patterns made here.",
+)  # fmt: skip
 _TILE = 512  # px: what an exported detector of patches at the images' own scale takes
 INCOMPLETE = 3  # exit status of a command that passed over files it could not read
 

@@ -14,6 +14,7 @@ from fastcutpaste.cli.options import (
     DEVICE_OPTION,
     DEVICES_OPTION,
     PAGES_OPTION,
+    TEXTURES_OPTION,
     areas_of,
     device_named,
     finish,
@@ -78,6 +79,7 @@ READ = ("auto", "resident", "stream", "dali")
 @click.option("--learning-rate", type=float, help="At the first update.  [default: 0.03; adamw: 0.001]")
 @click.option("--recipe", default=THREE_WAY, show_default=True,
               help=f"Defects it learns from: {', '.join(RECIPES)}; or several, joined by +, mixed.")  # fmt: skip
+@TEXTURES_OPTION
 @click.option("--jitter", type=float, help="Largest change of color of what is pasted, instead of the preset's.")
 @click.option("--source", type=click.Choice(SOURCES), default="same", show_default=True,
               help="Where what is pasted is cut out: of the image itself, or of another; for images that differ in "
@@ -134,11 +136,11 @@ READ = ("auto", "resident", "stream", "dali")
 def train(
     data: Path, out: Path, preset: str, size: str, tile: int | None, overlap: int | None, crop: int, stride: int,
     steps: int | None, batch: int | None, optimizer: Any, learning_rate: float | None, recipe: str,
-    jitter: float | None, source: Any, backbone: str | None, weights: str | None, stage: str | None, density: Any,
-    border: bool, level: bool, areas: str, fpr: float, held_out: float | None, hold_out: Any, group: str | None,
-    calibration: Path | None, seeds: str, precision: Any, compiled: bool | None, read: str, pages: bool,
-    skip_unreadable: bool, bits: int | None, device: str, devices: int, num_nodes: int, resume: bool,
-    accept_changes: bool, save_minutes: float, save_steps: int | None, overwrite: bool, profile: bool,
+    textures: Path | None, jitter: float | None, source: Any, backbone: str | None, weights: str | None,
+    stage: str | None, density: Any, border: bool, level: bool, areas: str, fpr: float, held_out: float | None,
+    hold_out: Any, group: str | None, calibration: Path | None, seeds: str, precision: Any, compiled: bool | None,
+    read: str, pages: bool, skip_unreadable: bool, bits: int | None, device: str, devices: int, num_nodes: int,
+    resume: bool, accept_changes: bool, save_minutes: float, save_steps: int | None, overwrite: bool, profile: bool,
 ) -> None:  # fmt: skip
     """Train a detector on the normal images in DATA: an MVTec category (train/good), or a plain folder of images.
 
@@ -165,6 +167,7 @@ def train(
         jitter=base.jitter if jitter is None else jitter,
         source=source,
         recipe=recipe,
+        textures=None if textures is None else str(textures),
         crop=crop or None,
         head_steps=base.head_steps * total // base.steps,
         precision=precision,

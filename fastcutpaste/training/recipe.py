@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import datetime, timezone
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 import fastcutpaste
 from fastcutpaste.console import people
+from fastcutpaste.images.batches import load_textures
 from fastcutpaste.images.tree import page_of
 from fastcutpaste.networks.backbone import Network, NetworkConfig
 from fastcutpaste.scoring.config import DetectorConfig
@@ -106,9 +108,15 @@ def task_of(config: TrainConfig) -> PretextTask:
     """Make the task that the settings name."""
     reference = None if config.crop is not None else 256
     if config.recipe != THREE_WAY:
-        return PretextTask(recipe(config.recipe, reference))
+        textures = None if config.textures is None else _textures(config.textures)
+        return PretextTask(recipe(config.recipe, reference, textures))
     scar = CutPasteScar(reference=reference, jitter=config.jitter, source=config.source)
     return PretextTask(CutPaste(jitter=config.jitter, source=config.source), scar)
+
+
+@lru_cache(maxsize=1)  # for all detectors of a run: of a large folder it takes a minute
+def _textures(folder: str) -> Tensor:
+    return load_textures(folder)
 
 
 def take_up(path: Path, facts: Facts, accept_changes: bool = False) -> dict[str, Tensor] | None:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from fastcutpaste.op.paste import random_crops
 from fastcutpaste.training.launch import PRECISIONS, Precision
 from fastcutpaste.transforms.patch import SOURCES, Source
-from fastcutpaste.transforms.recipes import recipe
+from fastcutpaste.transforms.recipes import TEXTURED, check_recipe
 from fastcutpaste.transforms.tasks import PretextTask
 
 OPTIMIZERS = ("sgd", "adamw")
@@ -35,6 +35,8 @@ class TrainConfig:
             jitter, it is for `train_network`, which makes the task; `train` is given one.
         recipe: "3-way", the paper's task, to which jitter and source belong; or the name of one of
             `transforms.recipes`, or several joined by +, as `recipe` takes them: normal against defective.
+        textures: folder of images that the recipes `draem` and `memseg` take for textures, instead of patterns made
+            here. Like the recipe, for `train_network`.
         optimizer: "sgd", as in the paper, or "adamw", which learned faster in trials of a few hundred steps.
         learning_rate: at the first step; one cosine takes it to 0 at the last.
         momentum: of SGD.
@@ -58,6 +60,7 @@ class TrainConfig:
     jitter: float = 0.1
     source: Source = "same"
     recipe: str = THREE_WAY
+    textures: str | None = None
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 0.03
     momentum: float = 0.9
@@ -84,7 +87,9 @@ class TrainConfig:
         if self.source not in SOURCES:
             raise ValueError(f"source: one of {', '.join(SOURCES)} required, got {self.source!r}")
         if self.recipe != THREE_WAY:
-            recipe(self.recipe)
+            check_recipe(self.recipe, self.textures is not None)
+        elif self.textures is not None:
+            raise ValueError(f"textures: a recipe that takes them, {' or '.join(TEXTURED)}, required, got none")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer: one of {', '.join(OPTIMIZERS)} required, got {self.optimizer!r}")
         if self.seed < 0:

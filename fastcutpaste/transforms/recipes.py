@@ -91,32 +91,42 @@ def _textured(textures: Tensor | None) -> Fill:
     return Pattern() if textures is None else Textures(textures)
 
 
-RECIPES: dict[str, Callable[[int | None], Maker]] = {
-    "cutpaste": lambda _: cutpaste(),
-    "cutpaste_scar": cutpaste_scar,
-    "cutout": lambda _: cutout(),
-    "confetti": lambda _: confetti(),
-    "fpi": lambda _: fpi(),
-    "nsa": lambda _: nsa(),
-    "draem": lambda _: draem(),
-    "memseg": lambda _: memseg(),
-    "defectmaker": defectmaker,
+TEXTURED = ("draem", "memseg")  # those that take textures
+RECIPES: dict[str, Callable[[int | None, Tensor | None], Maker]] = {
+    "cutpaste": lambda reference, textures: cutpaste(),
+    "cutpaste_scar": lambda reference, textures: cutpaste_scar(reference),
+    "cutout": lambda reference, textures: cutout(),
+    "confetti": lambda reference, textures: confetti(),
+    "fpi": lambda reference, textures: fpi(),
+    "nsa": lambda reference, textures: nsa(),
+    "draem": lambda reference, textures: draem(textures),
+    "memseg": lambda reference, textures: memseg(textures),
+    "defectmaker": lambda reference, textures: defectmaker(reference),
 }
 
 
-def recipe(names: str, reference: int | None = 256) -> Maker:
+def recipe(names: str, reference: int | None = 256, textures: Tensor | None = None) -> Maker:
     """Give a recipe by its name, or a mixture of several, such as "nsa" or "cutpaste+draem".
 
     Args:
         names: joined by +, each with equal chance.
         reference: as for `cutpaste_scar`; None for crops, which are windows of the image, not small images.
+        textures: as for `draem`, of those recipes that take some.
 
     Raises:
-        ValueError: a name that is none.
+        ValueError: a name that is none; textures of recipes that take none.
     """
+    parts = check_recipe(names, textures is not None)
+    makers = [RECIPES[name](reference, textures) for name in parts]
+    return makers[0] if len(makers) == 1 else Mixture(*makers)
+
+
+def check_recipe(names: str, textured: bool) -> list[str]:
+    """Give the names that are joined by +, and raise as `recipe` does, before textures are read."""
     parts = [name.strip() for name in names.split("+")]
     for name in parts:
         if name not in RECIPES:
             raise ValueError(f"recipe: some of {', '.join(RECIPES)}, joined by +, required, got {name!r}")
-    makers = [RECIPES[name](reference) for name in parts]
-    return makers[0] if len(makers) == 1 else Mixture(*makers)
+    if textured and not set(parts) & set(TEXTURED):
+        raise ValueError(f"textures: a recipe that takes them, {' or '.join(TEXTURED)}, required, got {names!r}")
+    return parts

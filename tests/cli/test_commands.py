@@ -202,6 +202,21 @@ def test_preview_writes_a_picture(category, tmp_path):
     assert "joined by +, required, got 'nas'" in failing("preview", category, "--recipe", "nas")
 
 
+def test_preview_shows_textures_of_a_folder(category, tmp_path):
+    write_picture(tmp_path / "textures/a.png", draw_noise(32, 40))
+    plain = ["preview", category, "--out", tmp_path / "p.png", "--count", 1, "--size", 64]
+    textured = [*plain, "--textures", tmp_path / "textures"]
+    run(*plain, "--recipe", "draem")
+    with Image.open(tmp_path / "p.png") as picture:
+        before = np.asarray(picture)
+    run(*textured, "--recipe", "draem")
+    assert not np.array_equal(np.asarray(Image.open(tmp_path / "p.png")), before)
+    result, _ = run(*textured, "--recipe", "draem", "--recipe", "nsa")
+    assert result["transforms"] == ["draem", "nsa"]
+    line = failing(*textured, "--recipe", "nsa")
+    assert line == "error: textures: a recipe that takes them, draem or memseg, required, got 'nsa'"
+
+
 def test_whole_image_detectors_score_without_maps(category, tmp_path):
     run("train", category, "--out", tmp_path / "run", *SMALL, "--crop", 0)
     result, _ = run("evaluate", tmp_path / "run", category)

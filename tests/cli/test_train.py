@@ -17,10 +17,12 @@ from PIL import Image
 from processes import Started, run_command
 from safetensors.torch import load_file
 
+from fastcutpaste.images.batches import load_textures
 from fastcutpaste.images.dali_batches import has_dali
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.training import checkpoint
 from fastcutpaste.training.loop import Training
+from fastcutpaste.transforms.recipes import recipe
 
 
 def test_the_recipe_says_what_defects_are_learned_from(category, tmp_path, monkeypatch):
@@ -44,6 +46,29 @@ def test_the_recipe_says_what_defects_are_learned_from(category, tmp_path, monke
     line = failing("train", category, "--out", tmp_path / "two", *SMALL, "--recipe", "nsa+draem")
     assert line.startswith("error: Perlin: images of at least 64 pixels a side")
     assert not (tmp_path / "two").exists()  # said before anything is made
+
+
+def test_textures_are_those_of_a_folder(category, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    folder, wide = tmp_path / "textures", ["--size", 64, "--crop", 64]
+    write_picture(folder / "inside/a.png", draw_noise(32, 40))
+    write_picture(folder / "b.png", draw_noise(20, 20, seed=1))
+    seen = []
+    monkeypatch.setattr("fastcutpaste.training.recipe.recipe", lambda *given: seen.append(given[2]) or recipe(*given))
+    words = ["train", category, "--out", tmp_path / "run", *SMALL, *wide, "--recipe", "draem+fpi", "--textures"]
+    result, _ = run(*words, folder)
+    assert Detector.load(result["detector"]).provenance["training"]["textures"] == str(folder)
+    assert all(torch.equal(each, load_textures(folder)) for each in seen)
+    assert seen[0].shape == (2, 3, 256, 256)
+    again = ["train", category, "--out", tmp_path / "no", *SMALL, *wide]
+    assert "a folder of images required" in failing(*again, "--recipe", "draem", "--textures", tmp_path / "none")
+    assert str(tmp_path / "empty") in failing(*again, "--recipe", "draem", "--textures", tmp_path / "empty")
+    (tmp_path / "empty/bad.png").write_bytes(b"no picture")
+    assert "bad.png" in failing(*again, "--recipe", "memseg", "--textures", tmp_path / "empty")
+    wrong = "error: textures: a recipe that takes them, draem or memseg, required, got "
+    assert failing(*again, "--recipe", "nsa+fpi", "--textures", folder) == f"{wrong}'nsa+fpi'"
+    assert failing(*again, "--textures", folder) == f"{wrong}none"
+    assert not (tmp_path / "no").exists()
 
 
 def test_what_is_pasted_comes_from_where_source_says(category, tmp_path, monkeypatch):
