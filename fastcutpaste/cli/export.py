@@ -1,6 +1,7 @@
 """fastcutpaste export: a detector as one graph for other runtimes, which is seen to agree before it is there."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,6 +15,7 @@ from fastcutpaste.console import people
 from fastcutpaste.files import written_whole
 from fastcutpaste.images.decode import read_image
 from fastcutpaste.images.folders import find_test_images
+from fastcutpaste.images.pages import all_pages
 from fastcutpaste.reports.runs import load_run
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import Ensemble
@@ -96,7 +98,11 @@ def _write(
 
 
 def _read(path: Path, bits: int | None, most: int) -> list[Pixels]:
-    """Read at most so many images, uint8 (H, W, 3) each, spread evenly over those of a folder, at their own sizes."""
-    paths = find_test_images(path).paths
+    """Read at most so many images, uint8 (H, W, 3) each, spread evenly over those of a folder and their pages."""
+    found = _spread(all_pages(_spread(find_test_images(path).paths, most)), most)
+    return [np.asarray(read_image(path, bits)) for path in found]
+
+
+def _spread(paths: Sequence[Path], most: int) -> list[Path]:
     places = np.linspace(0, len(paths) - 1, min(len(paths), most)).round().astype(int)
-    return [np.asarray(read_image(paths[place], bits)) for place in places]
+    return [paths[place] for place in places]

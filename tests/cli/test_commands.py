@@ -184,11 +184,15 @@ def test_export_of_a_graph_that_disagrees_leaves_the_former_one_and_says_how_far
     out, _ = trained
     (tmp_path / "detector.pt2").write_text("the former")
     monkeypatch.setattr("fastcutpaste.scoring.parity.resize_map", lambda maps, size: maps.new_zeros(1, *size))
-    text = failing("export", out, "--format", "torch", "--out", tmp_path / "detector.pt2")
+    page = Image.new("RGB", (70, 50))
+    page.save(tmp_path / "scan.tif", save_all=True, append_images=[page])
+    words = "--format", "torch", "--out", tmp_path / "detector.pt2", "--images", tmp_path / "scan.tif"
+    text = failing("export", out, *words)
     assert text.endswith(f"required, got those in {tmp_path / 'detector.parity.md'}; --tolerance allows more")
     assert (tmp_path / "detector.pt2").read_text() == "the former"
-    assert "decisions that differ" in (tmp_path / "detector.parity.md").read_text(encoding="utf-8")
-    assert len(list(tmp_path.iterdir())) == 2
+    told = (tmp_path / "detector.parity.md").read_text(encoding="utf-8")
+    assert re.search(r"decisions that differ: \d of 2;", told)  # of each page
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_preview_writes_a_picture(category, tmp_path):
