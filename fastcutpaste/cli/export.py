@@ -93,7 +93,7 @@ def _write(
         export_detector(scorer, path, kind, channels_last, half)
         return
     plain = path.with_name("plain.onnx")
-    export_detector(scorer, plain, "onnx", channels_last)
+    export_detector(scorer, plain, "onnx", channels_last, at_once=True)
     quantize_graph(plain, path, normal)
 
 

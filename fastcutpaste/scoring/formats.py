@@ -16,7 +16,7 @@ def quantize_graph(source: str | Path, target: str | Path, images: Sequence[NDAr
     scaled by the least and greatest values that come of the images.
 
     Args:
-        source: an ONNX file of `export_detector`, in float32.
+        source: an ONNX file of `export_detector`, in float32, of a network with padding with `at_once`.
         target: file to write.
         images: uint8 (H, W, 3) each, normal ones as will be scored, at least 1.
 
@@ -46,7 +46,7 @@ def quantize_graph(source: str | Path, target: str | Path, images: Sequence[NDAr
     )  # fmt: skip
     model = onnx.load(target)
     if not any(node.op_type == "QuantizeLinear" for node in model.graph.node):
-        raise ValueError("quantize_graph: a network with convolutions required, got one without")
+        raise ValueError("quantize_graph: convolutions required, got none; those of networks with padding need at_once")
     for entry in model.metadata_props:
         if entry.key == "fastcutpaste":
             entry.value = json.dumps({**about, "precision": "int8"})

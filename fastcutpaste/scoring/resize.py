@@ -5,7 +5,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-_TOGETHER = 8  # rows made by one product: their sources overlap, so few are read more than once
+_TOGETHER = 4  # rows made by one product: of 900² that takes ONNX Runtime, at best, 6.5 ms, 8 take 10.9, 32 13.7
 
 
 def resize_as_pillow(images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -46,17 +46,16 @@ def _resize_rows(values: Tensor, count: int) -> Tensor:
     offset = torch.arange((_TOGETHER + 1) * length // count + 5, device=values.device)
     source = start + offset  # (blocks, 1, sources)
     distance = ((2 * source + 1) * count - (2 * row + 1) * length).abs()
-    triangle = (reach - distance).clamp(min=0) * ((source >= 0) & (source < length))  # (blocks, 8, sources)
+    triangle = (reach - distance).clamp(min=0) * ((source >= 0) & (source < length))  # (blocks, 4, sources)
     total = triangle.sum(-1, keepdim=True)
     # Pillow's weights are whole numbers of 22 bits. As two of 11, float32 multiplies and adds them without rounding.
     high = triangle * 2048 // total
     low = ((triangle * 2048 - high * total) * 4096 + total) // (2 * total)
-    weights = torch.cat([high, low], 1).float()  # (blocks, 16, sources)
+    weights = torch.cat([high.float() / 2**11, low.float() / 2**22], 1)  # (blocks, 8, sources)
     index = source.clamp(0, length - 1).view(-1)
     taken = values.index_select(2, index).float()
     taken = taken.view(*taken.shape[:2], blocks, -1, taken.shape[-1])  # (B, C, blocks, sources, W)
-    upper, lower = torch.split(weights @ taken, _TOGETHER, 3)  # (B, C, blocks, 8, W) each
-    whole = (upper / 2048).floor()
-    rest = (upper - whole * 2048) * 2048 + lower + 2**21
-    made: Tensor = (whole + (rest / 2**22).floor()).flatten(2, 3)[:, :, :count]
+    upper, lower = torch.split(weights @ taken, _TOGETHER, 3)  # (B, C, blocks, 4, W) each
+    whole = upper.floor()
+    made: Tensor = (whole + (upper - whole + lower + 0.5).floor()).flatten(2, 3)[:, :, :count]
     return made

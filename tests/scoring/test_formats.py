@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exported import PATCHNET, SIZE, fit
+from exported import PATCHNET, RESNET, SIZE, assert_agree, fit, photographs, wanted
 from pictures import draw_images
 
 from fastcutpaste.scoring.config import DetectorConfig
@@ -80,3 +80,24 @@ def test_the_values_of_whole_numbers_are_scaled_by_the_images_given(
     quantize_graph(plain, tmp_path / "unlike.onnx", [np.full_like(one, 128) for one in drawn(2)])  # cut off above that
     like, unlike = (compare(detector, tmp_path / f"{name}.onnx", "onnx", drawn(8, 1)) for name in ("like", "unlike"))
     assert like.scores[0] < unlike.scores[0] / 2
+
+
+def test_a_network_with_padding_is_given_a_row_of_patches_at_a_time_and_all_to_be_quantized(tmp_path: Path) -> None:
+    padded, images = fit(RESNET, DetectorConfig(SIZE, 24, 8)), photographs(2, 97, 161)
+    for name, at_once in (("rows", False), ("all", True)):
+        export_detector(padded, tmp_path / name, at_once=at_once)
+        assert_agree(open_graph(tmp_path / name, "onnx")[0](images.numpy()), wanted(padded, images))
+    graph = onnx.load(tmp_path / "rows").graph
+    [scan] = [node for node in graph.node if node.op_type == "Scan"]
+    [body] = [attribute.g for attribute in scan.attribute if attribute.name == "body"]
+    weights = {weight.name for weight in body.initializer}
+    convolutions = [node for node in body.node if node.op_type == "Conv"]
+    assert len(convolutions) == sum(node.op_type == "Conv" for node in onnx.load(tmp_path / "all").graph.node)
+    assert all(node.input[1] in weights for node in convolutions)  # outside they would be prepared at each step
+    assert not any(node.op_type == "Conv" for node in graph.node)
+    quantize_graph(tmp_path / "all", tmp_path / "int8", drawn(2))
+    assert compare(padded, tmp_path / "int8", "onnx", drawn(2, 1), tolerance=0.2).agrees
+    with pytest.raises(
+        ValueError, match="convolutions required, got none; those of networks with padding need at_once"
+    ):
+        quantize_graph(tmp_path / "rows", tmp_path / "none", drawn(2))
