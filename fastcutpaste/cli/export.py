@@ -23,7 +23,7 @@ from fastcutpaste.scoring.export import Format, about_graph, check_extra, export
 from fastcutpaste.scoring.formats import quantize_graph
 from fastcutpaste.scoring.parity import TOLERANCE, Pixels, compare, make_images
 
-_SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+_SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "compiled": ".pt2"}
 _MOST_IMAGES = 16  # that are scored both ways: spread over those there are
 _MOST_NORMAL = 64  # that scales come from
 
@@ -31,7 +31,7 @@ _MOST_NORMAL = 64  # that scales come from
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--format", "kind", type=click.Choice(list(_SUFFIXES)), default="onnx", show_default=True,
-              help="onnx: for ONNX Runtime; torch: for torch.export.load.")  # fmt: skip
+              help="onnx: for ONNX Runtime; torch: for torch.export.load; compiled: by AOTInductor.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: detector.onnx or .pt2 in RUN]")
 @click.option("--channels-last", is_flag=True, help="Take images (B, H, W, 3) instead of (B, 3, H, W).")
 @click.option("--images", type=click.Path(path_type=Path),

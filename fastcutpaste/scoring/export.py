@@ -6,7 +6,7 @@ import json
 import math
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import Ensemble
 from fastcutpaste.scoring.resize import resize_as_pillow
 
-Format = Literal["onnx", "torch"]
+Format = Literal["onnx", "torch", "compiled"]
 LABELS = ("normal", "defective")  # what `defective` says: False, True
 OPSET = 18
 
@@ -180,13 +180,15 @@ def export_detector(
 
     Its input is `images`, uint8 RGB, as many and of whatever size; its outputs are `maps`, `scores` and `defective`, of
     whole images the last two. What `about_graph` tells goes with it as JSON: in the metadata of the ONNX file, under
-    "fastcutpaste"; in the torch file as `extra_files["fastcutpaste.json"]`.
+    "fastcutpaste"; in the torch file as `extra_files["fastcutpaste.json"]`; in a compiled one's
+    `loader.get_metadata()`.
 
     Args:
         scorer: fitted.
         path: file to write, whole or not at all.
-        kind: "onnx", of opset 18, which needs `pip install 'fastcutpaste[export]'`; or "torch", for
-            `torch.export.load`.
+        kind: "onnx", of opset 18, which needs `pip install 'fastcutpaste[export]'`; "torch", for `torch.export.load`;
+            or "compiled", by AOTInductor for this processor, which needs a C++ compiler and minutes, and a path that
+            ends in .pt2 for `torch._inductor.aoti_load_package`.
         channels_last: images (B, H, W, 3) instead of (B, 3, H, W).
         half: the networks compute in float16, and take half the space; a CPU is no faster with it.
         at_once: a network with padding is given all patches of the images at once, as `quantize_graph` requires.
@@ -198,10 +200,11 @@ def export_detector(
 
     Cost: with `at_once` the graph of a ResNet-18 at 64/4 takes 1.5 GB an image of 256² when it runs, else 0.3 GB.
     """
-    if kind not in ("onnx", "torch"):
-        raise ValueError(f"export_detector: 'onnx' or 'torch' required, got {kind!r}")
+    if kind not in get_args(Format):
+        raise ValueError(f"export_detector: one of {', '.join(get_args(Format))} required, got {kind!r}")
     if kind == "onnx":
         check_extra("onnx", "onnxscript")
+    at_once = at_once or kind == "compiled"  # torch 2.14's Inductor misses a size inside the scan: KeyError
     graph = DecisionGraph(scorer, channels_last, half, at_once).eval()
     about = about_graph(scorer, channels_last) | {"precision": "float16" if half else "float32"}
     height, width = (length + 1 for length in scorer.config.size)  # as the detector's, they would be taken for fixed
@@ -215,7 +218,7 @@ def export_detector(
     names, told = list(about["outputs"]), json.dumps(about)
     with torch.no_grad(), written_whole(path) as temporary:
         try:
-            if kind == "torch":
+            if kind != "onnx":
                 program = torch.export.export(graph, (images,), dynamic_shapes=(open_sizes,))
             else:
                 written = torch.onnx.export(
@@ -227,9 +230,12 @@ def export_detector(
             reason = (str(error) or type(error).__name__).splitlines()[0]
             required = "export_detector: a backbone that can be followed required"
             raise ValueError(f"{required}, got {backbones}: {reason}") from error
-        if kind == "torch":
+        if kind != "onnx":
             file = io.BytesIO()  # on a full disk torch's own way of writing one ends the process
-            torch.export.save(program, file, extra_files={"fastcutpaste.json": told})
+            if kind == "torch":
+                torch.export.save(program, file, extra_files={"fastcutpaste.json": told})
+            else:
+                _compile(program, file, told)
             temporary.write_bytes(file.getbuffer())
             return
         assert written is not None
@@ -278,6 +284,17 @@ def fingerprint(scorer: Detector | Ensemble) -> str:
                 digest.update(name.encode())
                 digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _compile(program: torch.export.ExportedProgram, file: io.BytesIO, told: str) -> None:
+    """Write a program as machine code of this processor, with what is told of it."""
+    try:
+        torch._inductor.aoti_compile_and_package(
+            program, package_path=file, inductor_configs={"aot_inductor.metadata": {"fastcutpaste": told}}
+        )
+    except Exception as error:  # of compilers
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"export_detector: a C++ compiler that builds the graph required, got: {reason}") from error
 
 
 def _give_bodies_their_weights(model: Any) -> None:

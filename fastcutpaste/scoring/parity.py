@@ -139,7 +139,7 @@ def open_graph(path: str | Path, kind: Format) -> tuple[Run, dict[str, Any]]:
         ImportError: onnxruntime is missing.
     """
     try:
-        run, told = _open_onnx(path) if kind == "onnx" else _open_torch(path)
+        run, told = _OPENERS[kind](path)
     except ImportError:
         raise
     except Exception as error:  # each runtime has errors of its own
@@ -186,6 +186,17 @@ def _open_torch(path: str | Path) -> tuple[Run, str]:
         return outputs
 
     return run, str(extra["fastcutpaste.json"])
+
+
+def _open_compiled(path: str | Path) -> tuple[Run, str]:
+    import torch._inductor
+
+    package = torch._inductor.aoti_load_package(str(path))
+    told = package.loader.get_metadata().get("fastcutpaste", "")
+    return lambda images: package(torch.from_numpy(images)), str(told)
+
+
+_OPENERS = {"onnx": _open_onnx, "torch": _open_torch, "compiled": _open_compiled}
 
 
 def _scored(scorer: Detector | Ensemble, images: Sequence[Pixels]) -> Scored:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -146,14 +147,18 @@ class Unfollowed(nn.Module):
         return maps if float(maps.sum()) > 0 else -maps
 
 
-def test_what_cannot_be_exported_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+def test_what_cannot_be_exported_is_refused_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     detector = fit_kind("one pass")
-    with pytest.raises(ValueError, match="export_detector: 'onnx' or 'torch' required, got 'tflite'"):
+    with pytest.raises(ValueError, match="export_detector: one of onnx, torch, compiled required, got 'tflite'"):
         export_detector(detector, tmp_path / "x", "tflite")  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="a fitted detector required, got one without a density"):
         ScoringGraph(Detector(detector.network, detector.config))
     with pytest.raises(ValueError, match="a detector with a threshold required, got one without: calibrate it"):
         export_detector(Detector(detector.network, detector.config, detector.density), tmp_path / "x")
+    with monkeypatch.context() as patch:
+        patch.setattr("torch._inductor.aoti_compile_and_package", Mock(side_effect=RuntimeError("no c++\n at line 1")))
+        with pytest.raises(ValueError, match=r"a C\+\+ compiler that builds the graph required, got: no c\+\+$"):
+            export_detector(detector, tmp_path / "x.pt2", "compiled")
     detector.network.backbone = nn.Sequential(detector.network.backbone, Unfollowed())
     with (
         pytest.warns(UserWarning, match="cannot be followed"),

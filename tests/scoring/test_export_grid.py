@@ -11,7 +11,8 @@ from fastcutpaste.networks.backbone import NetworkConfig
 from fastcutpaste.scoring.config import DetectorConfig
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import Ensemble
-from fastcutpaste.scoring.export import export_detector
+from fastcutpaste.scoring.export import about_graph, export_detector
+from fastcutpaste.scoring.parity import open_graph
 
 NETWORKS = {"resnet18": RESNET, "patchnet": PATCHNET, "lite0": LITE}
 PLAIN: dict[str, DetectorConfig] = {
@@ -52,3 +53,18 @@ def test_what_can_be_exported_says_what_the_library_says(
     for count, size in zip((1, 3, 16, 2, 1), SIZES, strict=True):
         images = photographs(count, *size)
         assert_agree(session.run(None, {"images": images.numpy()}), wanted(scorer, images), 1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["patchnet", "resnet18"])
+def test_the_compiled_graph_says_what_the_library_says(
+    network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastcutpaste.networks.backbone.computes_bf16", lambda _: False)
+    scorer = fit(NETWORKS[network], PLAIN["gaussian"])
+    export_detector(scorer, tmp_path / "detector.pt2", "compiled")
+    run, about = open_graph(tmp_path / "detector.pt2", "compiled")
+    assert about == about_graph(scorer) | {"precision": "float32"}
+    for count, size in zip((1, 3, 16, 2, 1), SIZES, strict=True):
+        images = photographs(count, *size)
+        assert_agree(run(images.numpy()), wanted(scorer, images))
