@@ -26,10 +26,13 @@ def quantize_graph(source: str | Path, target: str | Path, images: Sequence[NDAr
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
     if not images:
         raise ValueError("quantize_graph: at least 1 normal image required, got none")
-    about = _about(onnx.load(source))
+    model = onnx.load(source)
+    about = _about(model)
+    add_pre_process_metadata(model)  # as it is: its own preparation does not take open sizes, and warns where it is not
     last = about["inputs"]["images"]["shape"][-1] == 3
     rest = iter(images)
 
@@ -41,7 +44,7 @@ def quantize_graph(source: str | Path, target: str | Path, images: Sequence[NDAr
             return {"images": np.ascontiguousarray(image if last else image.transpose(2, 0, 1))[None]}
 
     quantize_static(
-        source, target, Images(), quant_format=QuantFormat.QDQ, op_types_to_quantize=["Conv"], per_channel=True,
+        model, target, Images(), quant_format=QuantFormat.QDQ, op_types_to_quantize=["Conv"], per_channel=True,
         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
     )  # fmt: skip
     model = onnx.load(target)

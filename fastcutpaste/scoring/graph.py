@@ -1,6 +1,7 @@
 """An exported graph as a detector: read and run by ONNX Runtime, without torch."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,10 +54,8 @@ class Graph:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             told = self._session.get_modelmeta().custom_metadata_map.get("fastcutpaste")
         except Exception as error:  # it has errors of its own
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise ValueError(
-                f"{path}: a whole ONNX file required, got one that ONNX Runtime refuses: {reason}"
-            ) from error
+            required = f"{path}: an ONNX file that ONNX Runtime {onnxruntime.__version__} can open required"
+            raise ValueError(f"{required}, got: {reason_of(error)}") from error
         required = f"{path}: a graph as `fastcutpaste export` writes it required"
         if told is None:
             raise ValueError(f"{required}, got one without its metadata, which has the threshold: a graph of something "
@@ -88,7 +87,7 @@ class Graph:
         try:
             *maps, scores = self._session.run(self._outputs, {"images": np.ascontiguousarray(given[None])})
         except Exception as error:  # its own, of a graph that was changed
-            raise ValueError(f"Graph: a graph that runs required, got: {str(error).splitlines()[0]}") from error
+            raise ValueError(f"Graph: a graph that runs required, got: {reason_of(error)}") from error
         heat = maps[0][0] if maps else None
         if scores.shape != (1,) or not np.isfinite(scores).all():
             raise ValueError("Graph: one finite score required, got others: export it anew")
@@ -116,6 +115,12 @@ class Graph:
         there = {one.name for one in self._session.get_outputs()}
         if [one.name for one in self._session.get_inputs()] != ["images"] or not set(self._outputs) <= there:
             raise ValueError(f"outputs {', '.join(self._outputs)} of images required, got {', '.join(sorted(there))}")
+
+
+def reason_of(error: Exception) -> str:
+    """Give what ONNX Runtime says in an error, in a line, without the place in its source that says it."""
+    text = (str(error) or type(error).__name__).splitlines()[0].rpartition(" failed:")[2]
+    return re.sub(r"^/\S+ .*?\) (?=[A-Z])", "", text)
 
 
 def resize_array(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
