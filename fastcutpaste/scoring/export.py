@@ -94,11 +94,11 @@ class ScoringGraph(nn.Module):
         if network.field is not None and stride % STEP == 0:
             return embed_densely(images, network.embed_map, patch=patch, stride=stride, field=network.field, step=STEP)
         h, w = self.config.grid
-        inside = torch.arange(patch, device=images.device)
-        columns = (torch.arange(w, device=images.device) * stride).view(-1, 1) + inside  # (w, P)
 
-        def embed_rows(rows: Tensor) -> Tensor:
+        def embed_rows(images: Tensor, rows: Tensor) -> Tensor:
             """Give features (n·w, D) of rows (n, 2) of the grid, each of an image: 0 to B - 1, 0 to h - 1."""
+            inside = torch.arange(patch, device=images.device)
+            columns = (torch.arange(w, device=images.device) * stride).view(-1, 1) + inside  # (w, P)
             strips = images[rows[:, :1], :, rows[:, 1:] * stride + inside]  # (n, P, 3, W)
             patches = strips[..., columns].permute(0, 3, 2, 1, 4)  # (n, P, 3, w, P) → (n, w, 3, P, P)
             return network.embed(patches.reshape(-1, 3, patch, patch))
@@ -107,10 +107,9 @@ class ScoringGraph(nn.Module):
         rows = torch.cartesian_prod(image, row)
         # One at a time where it may be: all patches of an image of 256² at 64/4 take a ResNet-18 1.5 GB.
         if self.at_once:
-            features = embed_rows(rows)
-        else:
-            nothing = torch.zeros(1, device=images.device)
-            _, features = scan(lambda carried, one: (carried.clone(), embed_rows(one[None])), nothing, rows)
+            features = embed_rows(images, rows)
+        else:  # the images go along from step to step, as OpenVINO wants what a step sees
+            _, features = scan(lambda kept, one: (kept.clone(), embed_rows(kept, one[None])), images, rows)
         return features.view(images.shape[0], h, w, -1)
 
 
@@ -150,7 +149,7 @@ class DecisionGraph(nn.Module):
         if self.channels_last:
             images = images.permute(0, 3, 1, 2)  # (B, H, W, 3) -> (B, 3, H, W)
         height, width = images.shape[-2:]
-        resized = resize_as_pillow(images, self.size).to(torch.uint8)
+        resized = resize_as_pillow(images, self.size)
         # for each member ((B, H, W), (B,)), or of whole images ((B,),)
         made = [
             [(values - typical) / (top - typical) for values in member(resized)]
