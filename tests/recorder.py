@@ -37,6 +37,7 @@ OWN = {
     "paste": 2,
     "draw_and_paste": 2,
     "confetti": 1,
+    "border": 1,
 }  # our ops, and the kernels each of them launches; held by test_ruled
 
 

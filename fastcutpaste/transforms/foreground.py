@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastcutpaste.op.checks import check_images, touches_little
+from fastcutpaste.op.paste import has_kernels
 from fastcutpaste.op.placement import Patches, turned_reach
 from fastcutpaste.op.rules import Rule
 from fastcutpaste.transforms.patch import PatchTransform
@@ -30,7 +31,7 @@ def unlike_border(images: Tensor, threshold: float = 0.1) -> Tensor:
         (B, 1, H, W) bool.
     """
     check_images("unlike_border", images)
-    return _unlike(images, _border(images).median(-2, keepdim=True).values, threshold)
+    return _unlike(images, _border(images, threshold)[0], threshold)
 
 
 def object_or_all(images: Tensor, threshold: float = 0.1, most: float = 0.1) -> Tensor:
@@ -45,16 +46,21 @@ def object_or_all(images: Tensor, threshold: float = 0.1, most: float = 0.1) -> 
         (B, 1, H, W) bool.
     """
     check_images("object_or_all", images)
-    border = _border(images)
-    background = border.median(-2, keepdim=True).values
-    surface = _unlike(border, background, threshold).float().mean((2, 3), keepdim=True) > most
-    return _unlike(images, background, threshold) | surface
+    background, unlike = _border(images, threshold)
+    return _unlike(images, background, threshold) | (unlike > most)
 
 
-def _border(images: Tensor) -> Tensor:
-    """Give the pixels of the four edges: (B, C, 2·H + 2·W, 1)."""
+def _border(images: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """Give the median (B, C, 1, 1) of the pixels of the four edges, and the share (B, 1, 1, 1) of them unlike it."""
+    if has_kernels(images):
+        from fastcutpaste.op.kernel_border import border_op
+
+        median, share = border_op(images, threshold)
+        return median.to(images.dtype), share
     edges = (images[..., 0, :], images[..., -1, :], images[..., :, 0], images[..., :, -1])
-    return torch.cat(edges, dim=-1)[..., None]
+    border = torch.cat(edges, dim=-1)[..., None]  # (B, C, 2·H + 2·W, 1)
+    median = border.median(-2, keepdim=True).values
+    return median, _unlike(border, median, threshold).float().mean((2, 3), keepdim=True)
 
 
 def _unlike(pixels: Tensor, background: Tensor, threshold: float) -> Tensor:

@@ -1,7 +1,10 @@
 """Object-aware placement: patches stay on the object."""
 
+import os
+
 import pytest
 import torch
+from small_patches import random_images
 
 from fastcutpaste import CutPaste, OnForeground, draw, place_cutpaste, place_scar
 from fastcutpaste.op.placement import turned_reach
@@ -100,6 +103,28 @@ def test_the_border_test_finds_an_object_on_a_plain_background():
     foreground = unlike_border(images)
     assert foreground.sum((1, 2, 3)).tolist() == [200, 16]
     assert torch.equal(unlike_border(images / 255), foreground)
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1", reason="needs TRITON_INTERPRET=1"
+)
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(3, 3, 17, 40), (2, 1, 8, 8), (0, 3, 8, 8)])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])
+def test_the_kernel_finds_the_medians_and_shares_of_the_border(dtype, shape, order):
+    from fastcutpaste.op.kernel_border import border_op
+
+    images = random_images(shape, torch.float32) - 0.3 * (dtype != torch.uint8)  # below 0, as resizing makes some
+    images = (images * 255).to(dtype) if dtype == torch.uint8 else images.to(dtype)
+    images = images.to("cuda" if torch.cuda.is_available() else "cpu").contiguous(memory_format=order)
+    medians, shares = border_op(images, 0.3)
+    for image, median, share in zip(images.cpu(), medians.cpu(), shares.cpu(), strict=True):
+        border = torch.cat([image[:, 0], image[:, -1], image[:, :, 0], image[:, :, -1]], 1).float()  # (C, n)
+        wanted = border.sort(1).values[:, (border.shape[1] - 1) // 2]
+        assert torch.equal(median.flatten(), wanted)
+        level = 76 if dtype == torch.uint8 else 0.3
+        unlike = ((border < (wanted - level)[:, None]) | (border > (wanted + level)[:, None])).any(0)
+        assert float(share) == pytest.approx(float(unlike.float().mean()), abs=1e-6)
 
 
 def test_on_foreground_is_a_transform_like_any_other():
