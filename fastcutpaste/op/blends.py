@@ -97,11 +97,10 @@ def soft_label(before: Tensor, after: Tensor, mask: Tensor) -> Tensor:
         label, spots = torch.zeros(mask.shape), find_spots(mask)
         if spots:
             new, old = (torch.from_numpy(take(images.numpy(), spots)).float() for images in (after, before))
-            put(label.numpy(), spots, logistic((new - old).abs_().mean(0), before.dtype)[None].numpy())
+            put(label.numpy(), spots, _logistic((new - old).abs_().mean(0), before.dtype)[None].numpy())
         return label
-    return torch.where(mask, logistic((after.float() - before.float()).abs().mean(1, keepdim=True), before.dtype), 0)
+    return torch.where(mask, _logistic((after.float() - before.float()).abs().mean(1, keepdim=True), before.dtype), 0)
 
 
-def logistic(change: Tensor, dtype: torch.dtype) -> Tensor:
-    """Give the label of a mean absolute change of images of a type."""
+def _logistic(change: Tensor, dtype: torch.dtype) -> Tensor:
     return (change * ((1 if dtype == torch.uint8 else 255) / 12) - 2).sigmoid()

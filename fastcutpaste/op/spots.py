@@ -101,37 +101,17 @@ def filled(images: Tensor, mask: Tensor, packed: Packed, jitter: Jitter | None) 
     return result
 
 
-def blend_spots(
-    images: Tensor,
-    mask: Tensor,
-    packed: Packed,
-    share: Tensor,
-    jitter: Jitter | None,
-    label: Callable[[Tensor], Tensor] | None,
-) -> tuple[Tensor, Tensor]:
-    """Do what `blends.jittered` and `blends.blend` do, with the masked pixels alone.
-
-    Args:
-        images, mask, share: as `blends.blend` takes them.
-        packed: gives the fill.
-        jitter: of each image's fill.
-        label: gives the label of changes (n,); None: no labels are wanted.
-
-    Returns:
-        Images, and labels (B, 1, H, W) float32, or an empty tensor.
-    """
+def blend_spots(images: Tensor, mask: Tensor, packed: Packed, share: Tensor, jitter: Jitter | None) -> Tensor:
+    """Do what `blends.jittered` and `blends.blend` do with what `packed` gives, with the masked pixels alone."""
     result = copied(images, 1)
-    soft = torch.zeros(mask.shape if label else 0)
     values, shares = result.numpy(), share.numpy()
     for group, pixels in fill_spots(images, find_spots(mask), packed, jitter):
-        below, mixed = torch.from_numpy(take(values, group)).to(pixels.dtype), pixels
-        if not (share.shape[-1] == 1 and all(shares[spot.image, 0, 0, 0] == 1 for spot in group)):
+        mixed = pixels
+        if share.shape[-1] > 1 or any(shares[spot.image, 0, 0, 0] != 1 for spot in group):
+            below = torch.from_numpy(take(values, group)).to(pixels.dtype)
             mixed = torch.lerp(below, pixels, _spread(shares, group, pixels.dtype))
-        mixed = mixed.round() if images.dtype == torch.uint8 else mixed
-        put(values, group, mixed.to(images.dtype).numpy())
-        if label:
-            put(soft.numpy(), group, label((mixed - below).abs_().mean(0)).float()[None].numpy())
-    return result, soft
+        put(values, group, (mixed.round() if images.dtype == torch.uint8 else mixed).to(images.dtype).numpy())
+    return result
 
 
 def _spread(shares: Any, spots: list[Spot], kind: torch.dtype) -> Tensor:

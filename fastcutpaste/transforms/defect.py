@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastcutpaste.op.blends import jittered, logistic, soft_label
+from fastcutpaste.op.blends import jittered, soft_label
 from fastcutpaste.op.checks import check_values, touches_little
 from fastcutpaste.op.color import JitterStrength, place_jitter
 from fastcutpaste.op.paste import HAS_TRITON, Pasted
@@ -78,11 +78,14 @@ class Maker(nn.Module):
         draws = drawn(self, images, generator, draws)
         check_values(type(self).__name__, images)
         with torch.autocast(images.device.type, enabled=False):  # a training's: places are no matter of bfloat16
-            return self._run(self.make, images, draws, soft)
+            return self._made(images, draws, soft)
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Tensor:
         """Give the images (B, C, H, W) of `augment`."""
         return self.augment(images, generator, draws, soft=False).images
+
+    def _made(self, images: Tensor, draws: Tensor, soft: bool) -> Made:
+        return self._run(self.make, images, draws, soft)
 
     def _run(self, make: Callable[..., Made], images: Tensor, *others: Any) -> Made:
         """Call what makes defects, the same at each call, on a GPU compiled."""
@@ -136,9 +139,7 @@ class Defect(Maker):
         kind = torch.ones_like(own[:, 0], dtype=torch.int64)
         packed = partial(self.fill.packed, images, for_fill)
         if touches_little(images) and share is not None:
-            label = partial(logistic, dtype=images.dtype) if soft else None
-            result, labels = blend_spots(images, mask, packed, share, jitter, label)
-            return Made(result, mask, labels, kind * _any(mask))
+            return _told(images, blend_spots(images, mask, packed, share, jitter), mask, kind, soft)
         if touches_little(images):
             fill = filled(images, mask, packed, jitter)
         else:
@@ -171,30 +172,23 @@ class Mixture(Maker):
         most = max(int(transform.numbers) for transform in transforms)  # type: ignore[arg-type]
         self.numbers = most + (len(transforms) > 1)
 
-    def augment(
-        self,
-        images: Tensor,
-        generator: torch.Generator | None = None,
-        draws: Tensor | None = None,
-        soft: bool = True,
-    ) -> Made:
-        if not self._is_alone():
-            return super().augment(images, generator, draws, soft)
-        draws = drawn(self, images, generator, draws)
-        check_values(type(self).__name__, images)
-        pasted, mask = augmented(self.transforms[0], images, draws=draws)[:2]
-        kind = torch.ones(len(images), dtype=torch.int64, device=images.device)
-        return self._run(_told, images, pasted, mask, kind, soft)
+    @property
+    def _alone(self) -> nn.Module | None:
+        """Give the one transform whose own kernels do it all: compiled around these it took an H100 ten times as long."""
+        several = len(self.transforms) > 1 or isinstance(self.transforms[0], Maker)
+        return None if several else self.transforms[0]
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Tensor:
-        if not self._is_alone():
-            return super().forward(images, generator, draws)
-        result: Tensor = self.transforms[0](images, generator, draws)
+        made = super().forward if self._alone is None else self._alone
+        result: Tensor = made(images, generator, draws)
         return result
 
-    def _is_alone(self) -> bool:
-        """Tell whether all is done by one transform's own kernels: compiled on an H100 it took ten times as long."""
-        return len(self.transforms) == 1 and not isinstance(self.transforms[0], Maker)
+    def _made(self, images: Tensor, draws: Tensor, soft: bool) -> Made:
+        if self._alone is None:
+            return super()._made(images, draws, soft)
+        pasted, mask = augmented(self._alone, images, draws=draws)[:2]
+        kind = torch.ones(len(images), dtype=torch.int64, device=images.device)
+        return self._run(_told, images, pasted, mask, kind, soft)
 
     def make(self, images: Tensor, draws: Tensor, soft: bool = True, only: Tensor | None = None) -> Made:
         several = len(self.transforms) > 1
