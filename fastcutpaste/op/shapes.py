@@ -36,14 +36,16 @@ def perlin(seeds: Tensor, cells: Tensor, angle: Tensor, size: tuple[int, int], m
     first = block == 0
     corners = hashed(seeds[:, None, None], lines[:, None] * (most + 1) + lines) * (2 * math.pi)  # (B, 2·n, 2·n)
     gradients = torch.where(first, corners.sin(), corners.cos()) * (block[:, None] == block)
-    weights = []
-    for i, (length, sloping) in enumerate(zip(size, (first, ~first), strict=True)):
-        along = torch.arange(length, device=seeds.device) / length * cells[:, i, None]  # (B, length), in cells
-        beyond = along[..., None] - lines  # (B, length, 2·n), from each line
-        near = (1 - beyond.abs()).clamp(min=0)
-        faded = near**3 * (near * (near * 6 - 15) + 10)
-        weights.append(faded * torch.where(sloping, beyond, 1))
-    noise = weights[0] @ gradients @ weights[1].mT * math.sqrt(2)  # (B, H, W)
+    # Of rows and of columns together: (B, 2, length, 2·n).
+    axis, length = torch.arange(2, device=seeds.device).view(2, 1, 1), max(size)
+    sides = torch.where(axis[..., 0] == 0, size[0], size[1])
+    along = torch.arange(length, device=seeds.device) / sides * cells[..., None]  # in cells
+    beyond = along[..., None] - lines  # from each line
+    near = (1 - beyond.abs()).clamp(min=0)
+    faded = near**3 * (near * (near * 6 - 15) + 10)
+    weights = faded * torch.where(block == axis, beyond, 1)
+    rows, columns = weights[:, 0, : size[0]], weights[:, 1, : size[1]]
+    noise = rows @ gradients @ columns.mT * math.sqrt(2)  # (B, H, W)
     return _turned(noise[:, None], angle)
 
 

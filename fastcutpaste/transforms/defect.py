@@ -20,8 +20,8 @@ from fastcutpaste.transforms.masks import Mask, masked
 from fastcutpaste.transforms.ruled import drawn
 
 # Operations and reads from which on Inductor keeps a result in memory. It costs a launch and bytes, where computing it
-# again costs neither: of `draem` ten launches come with these numbers, 14 with Inductor's own (30 and 4).
-_COMPUTED_AGAIN = {"realize_opcount_threshold": 60, "realize_reads_threshold": 60}
+# again costs neither: with its own numbers (30 and 4) `draem` takes four launches more, with 60 `memseg` two.
+_COMPUTED_AGAIN = {"realize_opcount_threshold": 120, "realize_reads_threshold": 120}
 
 
 class Made(NamedTuple):
@@ -174,7 +174,7 @@ class Mixture(Maker):
 
     @property
     def _alone(self) -> nn.Module | None:
-        """Give the one transform whose own kernels do it all: compiled around these it took an H100 ten times as long."""
+        """Give the one transform whose own kernels do all: compiled around these an H100 took ten times as long."""
         several = len(self.transforms) > 1 or isinstance(self.transforms[0], Maker)
         return None if several else self.transforms[0]
 
