@@ -123,6 +123,9 @@ def test_recipes_are_one_graph_for_the_compiler(name):
 @pytest.mark.parametrize("name", [*RECIPES, "nsa+memseg"])
 def test_recipes_make_on_a_cpu_what_they_make_of_every_pixel(name, dtype, order):
     images, maker = random_images((5, 3, 72, 64), dtype).contiguous(memory_format=order), recipe(name)
+    inside = images[:3, :, 8:-8, 8:-8] // 4 + 70 if dtype == torch.uint8 else images[:3, :, 8:-8, 8:-8] / 4 + 0.28
+    images[:3] = 100 if dtype == torch.uint8 else 0.4  # plain ground, and an object about as unlike it as has to be
+    images[:3, :, 8:-8, 8:-8] = inside
     draws = torch.rand(5, maker.numbers, generator=seeded(17))
     made, all_of_it = maker.augment(images, draws=draws), made_of_all(maker, images, draws)
     assert torch.equal(made.mask, all_of_it.mask)
