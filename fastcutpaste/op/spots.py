@@ -5,7 +5,7 @@ those of patches do in `slices`; where they fill a rectangle they are cut out of
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -103,20 +103,16 @@ def filled(images: Tensor, mask: Tensor, packed: Packed, jitter: Jitter | None) 
 
 def blend_spots(images: Tensor, mask: Tensor, packed: Packed, share: Tensor, jitter: Jitter | None) -> Tensor:
     """Do what `blends.jittered` and `blends.blend` do with what `packed` gives, with the masked pixels alone."""
-    result = copied(images, 1)
-    values, shares = result.numpy(), share.numpy()
+    result, alike = copied(images, 1), share.shape[-2:] == (1, 1)
+    values, shares = result.numpy(), share.expand(len(images), 1, *((1, 1) if alike else mask.shape[-2:])).numpy()
     for group, pixels in fill_spots(images, find_spots(mask), packed, jitter):
+        if alike:
+            spread = np.repeat([shares[spot.image, 0, 0, 0] for spot in group], [len(spot.found) for spot in group])
+        else:
+            spread = take(shares, group)[0]  # (n,)
         mixed = pixels
-        if share.shape[-1] > 1 or any(shares[spot.image, 0, 0, 0] != 1 for spot in group):
+        if (spread != 1).any():
             below = torch.from_numpy(take(values, group)).to(pixels.dtype)
-            mixed = torch.lerp(below, pixels, _spread(shares, group, pixels.dtype))
+            mixed = torch.lerp(below, pixels, torch.from_numpy(spread).to(pixels.dtype))
         put(values, group, (mixed.round() if images.dtype == torch.uint8 else mixed).to(images.dtype).numpy())
     return result
-
-
-def _spread(shares: Any, spots: list[Spot], kind: torch.dtype) -> Tensor:
-    """Give the share (n,) of each pixel."""
-    if shares.shape[-1] > 1:
-        return torch.from_numpy(take(shares, spots)[0]).to(kind)
-    each = [shares[spot.image, 0, 0, 0] for spot in spots]
-    return torch.from_numpy(np.repeat(np.array(each), [len(spot.found) for spot in spots])).to(kind)

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from fastcutpaste import CutPaste, paste
 from fastcutpaste.op.blends import distance_inside, soft_label
-from fastcutpaste.transforms.blends import Feather, Replace, Transparent
+from fastcutpaste.transforms.blends import Blend, Feather, Replace, Transparent
 from fastcutpaste.transforms.defect import Defect
 from fastcutpaste.transforms.fills import Color, Shifted
 from fastcutpaste.transforms.masks import Blob, Rectangle, Scratch, Union
@@ -63,6 +63,19 @@ def test_a_blend_is_the_average_that_beta_says(dtype):
         expected = beta[b] * images[b, :, row, column].double() + (1 - beta[b]) * color[b, :, 0, 0]
         near = 0.51 if dtype == torch.uint8 else 1e-6
         assert_close(made.images[b, :, row, column].double(), expected.double(), atol=near, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (1, 1, 16, 1), (3, 1, 1, 16)])
+def test_a_share_may_be_of_any_shape_that_broadcasts(shape):
+    share = torch.rand(shape, generator=seeded(6))
+
+    class Given(Blend):
+        def share(self, mask, draws):
+            return share
+
+    images = random_images((3, 3, 16, 16), torch.float32)
+    made = Defect(Blob(area=(0.3, 0.5)), Color("black"), Given()).augment(images, seeded(7))
+    assert_close(made.images, torch.where(made.mask, images * (1 - share), images), atol=1e-6, rtol=0)
 
 
 def test_a_jittered_fill_is_that_of_a_patch():
