@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import click
 import numpy as np
@@ -20,10 +20,10 @@ from fastcutpaste.reports.runs import load_run
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import Ensemble
 from fastcutpaste.scoring.export import Format, about_graph, check_extra, export_detector
-from fastcutpaste.scoring.formats import quantize_graph
+from fastcutpaste.scoring.formats import convert_to_openvino, quantize_graph
 from fastcutpaste.scoring.parity import TOLERANCE, Pixels, compare, make_images
 
-_SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "compiled": ".pt2"}
+_SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2", "compiled": ".pt2"}
 _MOST_IMAGES = 16  # that are scored both ways: spread over those there are
 _MOST_NORMAL = 64  # that scales come from
 
@@ -31,8 +31,10 @@ _MOST_NORMAL = 64  # that scales come from
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--format", "kind", type=click.Choice(list(_SUFFIXES)), default="onnx", show_default=True,
-              help="onnx: for ONNX Runtime; torch: for torch.export.load; compiled: by AOTInductor.")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: detector.onnx or .pt2 in RUN]")
+              help="openvino: its .xml and .bin; torch: for torch.export.load; compiled: by AOTInductor.")  # fmt: skip
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="File to write.  [default: detector.onnx, .xml, .pt2 in RUN]"
+)
 @click.option("--channels-last", is_flag=True, help="Take images (B, H, W, 3) instead of (B, 3, H, W).")
 @click.option("--images", type=click.Path(path_type=Path),
               help="File or folder, of which images, 16 at most, are scored both ways.  [default: drawn]")  # fmt: skip
@@ -52,6 +54,8 @@ def export(
     """
     if normal is not None and (half or kind != "onnx"):
         raise ValueError("export: --int8 with onnx, and without --half, required, got another way")
+    if kind == "openvino":
+        check_extra("onnx", "onnxscript", "onnxruntime", "openvino", extra="openvino")
     if kind == "onnx":
         check_extra("onnx", "onnxscript", "onnxruntime")
     scorer = load_run(run, torch.device("cpu"))
@@ -74,27 +78,33 @@ def export(
         if not parity.agrees:
             raise ValueError(f"export: differences of at most {tolerance:g} required, got those in {told}; "
                              "--tolerance allows more")  # fmt: skip
-        with written_whole(out) as temporary:
-            os.replace(path, temporary)
+        parts = sorted(path.parent.glob("graph.*"))  # OpenVINO's .bin before the .xml that is read first
+        size = sum(part.stat().st_size for part in parts)
+        for part in parts:
+            with written_whole(out.with_suffix(part.suffix)) as temporary:
+                os.replace(part, temporary)
     about = about_graph(scorer, channels_last)
     shape = ", ".join(map(str, about["inputs"]["images"]["shape"]))
     people.print(f"{out}: images uint8 ({shape}) in, {', '.join(about['outputs'])} out", markup=False)
     compared = {"scores": parity.scores, "maps": parity.maps, "decisions": parity.decisions, "images": parity.images,
                 "milliseconds": parity.milliseconds}  # fmt: skip
-    finish({"exported": str(out), "format": kind, "threshold": scorer.threshold, "bytes": out.stat().st_size,
+    finish({"exported": str(out), "format": kind, "threshold": scorer.threshold, "bytes": size,
             "parity": compared, "table": str(told)})  # fmt: skip
 
 
 def _write(
-    scorer: Detector | Ensemble, path: Path, kind: Format, channels_last: bool, half: bool, normal: list[Pixels] | None
+    scorer: Detector | Ensemble, path: Path, kind: str, channels_last: bool, half: bool, normal: list[Pixels] | None
 ) -> None:
-    """Write the detector to `path`; in whole numbers by way of a file beside it, scaled by normal images."""
-    if normal is None:
-        export_detector(scorer, path, kind, channels_last, half)
+    """Write the detector to `path`; for OpenVINO, and in whole numbers, by way of a file beside it."""
+    if kind != "openvino" and normal is None:
+        export_detector(scorer, path, cast(Format, kind), channels_last, half)
         return
     plain = path.with_name("plain.onnx")
-    export_detector(scorer, plain, "onnx", channels_last, at_once=True)
-    quantize_graph(plain, path, normal)
+    export_detector(scorer, plain, "onnx", channels_last, half, at_once=normal is not None)
+    if normal is None:
+        convert_to_openvino(plain, path)
+    else:
+        quantize_graph(plain, path, normal)
 
 
 def _read(path: Path, bits: int | None, most: int) -> list[Pixels]:

@@ -159,12 +159,12 @@ class DecisionGraph(nn.Module):
         return *(resize_map(each, (height, width)) for each in maps), scores, scores > self.threshold
 
 
-def check_extra(*packages: str) -> None:
+def check_extra(*packages: str, extra: str = "export") -> None:
     """Raise an ImportError that names the extra, if one of its packages is missing."""
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
-        raise ImportError(f"export to ONNX: {', '.join(packages)} required, got no {', no '.join(missing)}; "
-                          "pip install 'fastcutpaste[export]'")  # fmt: skip
+        raise ImportError(f"export: {', '.join(packages)} required, got no {', no '.join(missing)}; "
+                          f"pip install 'fastcutpaste[{extra}]'")  # fmt: skip
 
 
 def export_detector(

@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import Ensemble, Scored
 from fastcutpaste.scoring.export import Format, fingerprint
 
+Opened = Format | Literal["openvino"]
 Pixels = NDArray[np.uint8]
 Run = Callable[[Pixels], Sequence[Any]]  # images (B, 3, H, W) or (B, H, W, 3), as the graph has it
 
@@ -72,7 +73,7 @@ class Parity(NamedTuple):
 
 
 def compare(
-    scorer: Detector | Ensemble, path: str | Path, kind: Format, images: Sequence[Pixels], tolerance: float = TOLERANCE
+    scorer: Detector | Ensemble, path: str | Path, kind: Opened, images: Sequence[Pixels], tolerance: float = TOLERANCE
 ) -> Parity:
     """Score images by an exported graph and by the detector it was made of.
 
@@ -85,7 +86,7 @@ def compare(
 
     Raises:
         ValueError: no images, images of another kind, a file that `open_graph` refuses, one of another detector.
-        ImportError: onnxruntime is missing.
+        ImportError: onnxruntime, or openvino, is missing.
     """
     if not images:
         raise ValueError("compare: at least 1 image required, got none")
@@ -131,12 +132,12 @@ def compare(
     )
 
 
-def open_graph(path: str | Path, kind: Format) -> tuple[Run, dict[str, Any]]:
+def open_graph(path: str | Path, kind: Opened) -> tuple[Run, dict[str, Any]]:
     """Open an exported graph: give what runs it on a CPU, and what it says of itself.
 
     Raises:
         ValueError: a file that cannot be opened, or says nothing of itself.
-        ImportError: onnxruntime is missing.
+        ImportError: onnxruntime, or openvino, is missing.
     """
     try:
         run, told = _OPENERS[kind](path)
@@ -176,6 +177,16 @@ def _open_onnx(path: str | Path) -> tuple[Run, str]:
     return lambda images: session.run(None, {"images": images}), told
 
 
+def _open_openvino(path: str | Path) -> tuple[Run, str]:
+    import openvino
+
+    model = openvino.Core().read_model(path)
+    told = model.get_rt_info("fastcutpaste").value if model.has_rt_info("fastcutpaste") else ""
+    # unless it is told to, it computes in bfloat16 where a processor is fast at it
+    compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda images: list(compiled({"images": images}).to_tuple()), str(told)
+
+
 def _open_torch(path: str | Path) -> tuple[Run, str]:
     extra: dict[str, Any] = {"fastcutpaste.json": ""}
     module = torch.export.load(path, extra_files=extra).module()
@@ -196,7 +207,7 @@ def _open_compiled(path: str | Path) -> tuple[Run, str]:
     return lambda images: package(torch.from_numpy(images)), str(told)
 
 
-_OPENERS = {"onnx": _open_onnx, "torch": _open_torch, "compiled": _open_compiled}
+_OPENERS = {"onnx": _open_onnx, "openvino": _open_openvino, "torch": _open_torch, "compiled": _open_compiled}
 
 
 def _scored(scorer: Detector | Ensemble, images: Sequence[Pixels]) -> Scored:

@@ -23,6 +23,7 @@ def resize_as_pillow(images: Tensor, size: tuple[int, int]) -> Tensor:
     """
     (height, width), (h, w) = images.shape[-2:], size
 
+    # To uint8 in either branch: with that behind them OpenVINO 2026.4 got the first images of some sizes wrong.
     def rows_first(values: Tensor) -> Tensor:
         return _resize_rows(_resize_rows(values, h).mT, w).mT.contiguous().to(torch.uint8)
 

@@ -172,10 +172,21 @@ def test_export_writes_one_graph_beside_the_detector_and_how_far_the_two_are_apa
     assert f"| scores | {result['parity']['scores'][0]:.1e} |" in table
 
 
+def test_export_for_openvino_writes_two_files(trained, tmp_path):
+    pytest.importorskip("openvino", reason="pip install 'fastcutpaste[openvino]'")
+    result, _ = run("export", trained[0], "--format", "openvino", "--out", tmp_path / "new/d.xml", "--tolerance", 0.1)
+    sizes = {path.name: path.stat().st_size for path in (tmp_path / "new").iterdir()}
+    assert sizes.keys() == {"d.bin", "d.parity.md", "d.xml"}
+    assert result["bytes"] == sizes["d.bin"] + sizes["d.xml"]
+
+
 def test_export_without_its_extra_names_it_before_any_work(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     text = failing("export", tmp_path / "nowhere")
     assert "got no onnxscript; pip install 'fastcutpaste[export]'" in text
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    text = failing("export", tmp_path / "nowhere", "--format", "openvino")
+    assert "got no onnxscript, no openvino; pip install 'fastcutpaste[openvino]'" in text
 
 
 def test_export_of_a_graph_that_disagrees_leaves_the_former_one_and_says_how_far_it_is_off(

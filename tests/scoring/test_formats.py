@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exported import PATCHNET, RESNET, SIZE, assert_agree, fit, photographs, wanted
+from exported import PATCHNET, RESNET, SIZE, SIZES, assert_agree, fit, photographs, wanted
 from pictures import draw_images
 
 from fastcutpaste.scoring.config import DetectorConfig
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.export import Format, export_detector
-from fastcutpaste.scoring.formats import quantize_graph
+from fastcutpaste.scoring.formats import convert_to_openvino, quantize_graph
 from fastcutpaste.scoring.parity import compare, open_graph
 
 onnx = pytest.importorskip("onnx", reason="pip install 'fastcutpaste[export]'")
@@ -101,3 +101,22 @@ def test_a_network_with_padding_is_given_a_row_of_patches_at_a_time_and_all_to_b
         ValueError, match="convolutions required, got none; those of networks with padding need at_once"
     ):
         quantize_graph(tmp_path / "rows", tmp_path / "none", drawn(2))
+
+
+@pytest.mark.parametrize("kind", ["dense", "patches"])
+def test_openvino_says_what_the_library_says(kind: str, detector: Detector, plain: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="pip install 'fastcutpaste[openvino]'")
+    scorer, source = detector, plain
+    if kind == "patches":
+        scorer, source = fit(RESNET, DetectorConfig(SIZE, 24, 8, density="nearest", level=True)), tmp_path / "source"
+        export_detector(scorer, source)
+    (tmp_path / "ir").mkdir()
+    convert_to_openvino(source, tmp_path / "ir/detector.xml")
+    assert sorted(one.name for one in (tmp_path / "ir").iterdir()) == ["detector.bin", "detector.xml"]
+    for count, size in zip((1, 3, 16, 2, 1), SIZES, strict=True):
+        # Opened anew, and run twice: of other forms of the graph OpenVINO gave wrong results at first, right ones then.
+        run, about = open_graph(tmp_path / "ir/detector.xml", "openvino")
+        assert about == open_graph(source, "onnx")[1]
+        images = photographs(count, *size)
+        for _ in range(2):
+            assert_agree(run(images.numpy()), wanted(scorer, images))
