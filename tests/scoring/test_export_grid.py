@@ -1,6 +1,7 @@
 """Every kind of detector that can be exported, on images of sizes not its own: `pytest -m slow`, slowly."""
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from fastcutpaste.scoring.config import DetectorConfig
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.ensemble import Ensemble
 from fastcutpaste.scoring.export import about_graph, export_detector
+from fastcutpaste.scoring.formats import convert_to_openvino
 from fastcutpaste.scoring.parity import open_graph
 
 NETWORKS = {"resnet18": RESNET, "patchnet": PATCHNET, "lite0": LITE}
@@ -45,14 +47,19 @@ def build(network: NetworkConfig, config: DetectorConfig, together: bool) -> Det
 def test_what_can_be_exported_says_what_the_library_says(
     network: str, kind: str, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'fastcutpaste[export]'")
+    pytest.importorskip("onnxruntime", reason="pip install 'fastcutpaste[export]'")
     monkeypatch.setattr("fastcutpaste.networks.backbone.computes_bf16", lambda _: False)
     scorer = build(NETWORKS[network], replace(PLAIN[kind], **WAYS[way]), way == "ensemble")
     export_detector(scorer, tmp_path / "detector.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "detector.onnx", providers=["CPUExecutionProvider"])
+    runs = [open_graph(tmp_path / "detector.onnx", "onnx")[0]]
+    if find_spec("openvino") is not None:
+        convert_to_openvino(tmp_path / "detector.onnx", tmp_path / "detector.xml")
+        runs.append(open_graph(tmp_path / "detector.xml", "openvino")[0])
     for count, size in zip((1, 3, 16, 2, 1), SIZES, strict=True):
         images = photographs(count, *size)
-        assert_agree(session.run(None, {"images": images.numpy()}), wanted(scorer, images), 1e-3)
+        expected = wanted(scorer, images)
+        for run in runs:
+            assert_agree(run(images.numpy()), expected, 1e-3)
 
 
 @pytest.mark.slow
