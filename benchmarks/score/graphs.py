@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -27,8 +28,8 @@ from fastcutpaste.networks import backbone
 from fastcutpaste.scoring.config import DetectorConfig
 from fastcutpaste.scoring.detector import Detector
 from fastcutpaste.scoring.export import Format, export_detector
-from fastcutpaste.scoring.formats import quantize_graph
-from fastcutpaste.scoring.parity import open_graph
+from fastcutpaste.scoring.formats import convert_to_openvino, quantize_graph
+from fastcutpaste.scoring.parity import Opened, open_graph
 
 Pixels = NDArray[np.uint8]
 ROUNDS = 20
@@ -47,7 +48,7 @@ def main() -> None:
     detector = Detector(make_network("patchnet", PATCH, torch.device("cpu")), config).fit(pixels[:40], pixels[40:])
     with Image.open(paths[60]) as opened:
         picture = opened.convert("RGB")
-    images = [np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC)) for side in (SIZE, 900)]
+    images = [np.array(picture.resize((side, side), Image.Resampling.BICUBIC)) for side in (SIZE, 900)]
     with tempfile.TemporaryDirectory() as folder:
         runs = {**library(detector), **graphs(detector, Path(folder), list(pixels[40:].permute(0, 2, 3, 1).numpy()))}
         table = [in_turns(runs, image) for image in images]
@@ -81,17 +82,19 @@ def graphs(detector: Detector, folder: Path, normal: list[Pixels]) -> dict[str, 
     export_detector(detector, folder / "float32.onnx", channels_last=True)
     export_detector(detector, folder / "half.onnx", channels_last=True, half=True)
     quantize_graph(folder / "float32.onnx", folder / "int8.onnx", normal)
-    ways: dict[str, tuple[str, Format]] = {
+    convert_to_openvino(folder / "float32.onnx", folder / "float32.xml")
+    ways: dict[str, tuple[str, Opened]] = {
         "ONNX Runtime": ("float32.onnx", "onnx"),
         "ONNX Runtime, `--half`": ("half.onnx", "onnx"),
         "ONNX Runtime, `--int8`": ("int8.onnx", "onnx"),
+        "OpenVINO": ("float32.xml", "openvino"),
         "`--format torch`": ("torch.pt2", "torch"),
         "`--format compiled`": ("compiled.pt2", "compiled"),
     }
     made: dict[str, Callable[[Pixels], object]] = {}
     for name, (file, kind) in ways.items():
-        if kind != "onnx":
-            export_detector(detector, folder / file, kind, channels_last=True)
+        if kind in ("torch", "compiled"):
+            export_detector(detector, folder / file, cast(Format, kind), channels_last=True)
         run, _ = open_graph(folder / file, kind)
         made[name] = lambda image, run=run: run(image[None])  # type: ignore[misc]
     return made

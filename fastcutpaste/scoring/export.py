@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import math
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -232,7 +233,9 @@ def export_detector(
         if kind != "onnx":
             file = io.BytesIO()  # on a full disk torch's own way of writing one ends the process
             if kind == "torch":
-                torch.export.save(program, file, extra_files={"fastcutpaste.json": told})
+                with warnings.catch_warnings():  # of weights whose channels are last, which it writes nevertheless
+                    warnings.filterwarnings("ignore", "No complete tensor found", UserWarning)
+                    torch.export.save(program, file, extra_files={"fastcutpaste.json": told})
             else:
                 _compile(program, file, told)
             temporary.write_bytes(file.getbuffer())

@@ -102,7 +102,9 @@ def compare(
     results, seconds = [], []
     for image in images:
         begun = time.perf_counter()
-        results.append(run(image[None] if last else image.transpose(2, 0, 1)[None].copy()))
+        results.append(
+            run((image if last else image.transpose(2, 0, 1))[None].copy())
+        )  # torch warns of a read-only one
         seconds.append(time.perf_counter() - begun)
     scores, maps = _scored(_in_float32(scorer), images)
     got = torch.stack([torch.as_tensor(result[-2])[0] for result in results])
