@@ -110,7 +110,7 @@ def write_heat_map(
     axes = [figure.add_axes((x / size[0], y / size[1], w / size[0], h / size[1])) for x, y, w, h in places]
     for axis, picture in zip(axes, (pixels, _laid_over(pixels, scores, low, high)), strict=True):
         _show(axis, picture)
-    if scores.max() > threshold:
+    if min(scores.shape) > 1 and scores.max() > threshold:  # a line of pixels has no outline
         axes[1].contour(scores, levels=[threshold], colors="#22d3ee", linewidths=1)
     write_title(axes[0], title, 8)
     _write(figure, path)

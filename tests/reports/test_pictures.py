@@ -194,3 +194,10 @@ def test_what_exceeds_the_threshold_is_outlined_in_the_heat_map_alone(tmp_path: 
     assert found[1][0] > 150
     assert found[1][1].min() >= 408 + 98
     assert found[1][1].max() <= 408 + 152
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1)])
+def test_a_line_of_pixels_has_a_picture_too(size: tuple[int, int], tmp_path: Path) -> None:
+    path = tmp_path / "map.png"
+    write_heat_map(draw_image(*size), torch.ones(size), path, low=0.2, high=0.9, threshold=0.5, title="one")
+    assert max(read(path).shape) >= 384
