@@ -1,5 +1,6 @@
 """fastcutpaste predict: scores, decisions and heat maps of new images."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -247,7 +248,7 @@ def _check_of_detector(out: Path, lines: Sequence[Told], calibration: Calibratio
 def _is_result(line: Told, calibration: Calibration) -> bool:
     """Tell whether a line is what `_told` gives: the file may have come to hold anything."""
     score, regions = line.get("score"), line.get("regions", [])
-    if not isinstance(score, float) or not isinstance(regions, list):
+    if not isinstance(score, float) or not math.isfinite(score) or not isinstance(regions, list):
         return False
     decided = calibration.decide([score])[0]._asdict()
     return {name: line.get(name) for name in decided} == decided and all(

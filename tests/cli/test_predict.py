@@ -1,6 +1,7 @@
 """A night of predictions: broken files are named and passed over, results come line by line, a kill loses none."""
 
 import json
+import math
 import signal
 import time
 
@@ -133,8 +134,8 @@ def test_results_of_others_are_left_alone(trained, night, tmp_path):
     [row] = read(out)
     for changed in (
         {"relative": row["relative"] * 2}, {"score": None}, {"score": str(row["score"])}, {"score": [row["score"]]},
-        {"score": 10**400}, {"defective": 3}, {"regions": None}, {"regions": [3]}, {"regions": [{"x": 1}]},
-        {"error": 3},
+        {"score": 10**400}, {"score": math.inf}, {"score": math.nan}, {"defective": 3}, {"regions": None},
+        {"regions": [3]}, {"regions": [{"x": 1}]}, {"error": 3},
     ):  # fmt: skip
         out.write_text(json.dumps(row | changed) + "\n")
         assert "results of this detector" in failing("predict", trained, image, "--out", out, "--resume")
