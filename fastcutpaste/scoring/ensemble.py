@@ -103,6 +103,7 @@ class Ensemble:
             scores, _ = self.together([(member.score(images, progress), None) for member in self.members])
         rate = self.config.false_positive_rate if rate is None else rate
         made = recalibrated(self.calibration, scores, rate, threshold)
+        Ensemble(self.members, None, made, self.scales)  # a threshold with which it could not be loaded is refused now
         self.calibration, self.provenance = made, with_former(self.provenance, self.calibration)
         return self
 

@@ -169,3 +169,10 @@ def test_a_member_without_a_scale_is_refused(members):
     flat = Detector(one.network, one.config, one.density, threshold=3.0, typical=3.0)
     with pytest.raises(ValueError, match="a threshold above what is typical required, got one without"):
         Ensemble([one, flat])
+
+
+def test_a_threshold_with_which_it_could_not_be_loaded_is_not_set(members):
+    ensemble = Ensemble(members[0])
+    with pytest.raises(ValueError, match="thresholds"):
+        ensemble.calibrate(threshold=1e31)
+    assert ensemble.threshold == 1
