@@ -79,7 +79,7 @@ def say_unread(unread: Sequence[Unread], count: int) -> int:
 
 def say_graphs(written: Path) -> None:
     """Say which graphs lie beside a detector that has just been written: they decide as the former one."""
-    for path in (written.with_name("detector.onnx"), written.with_name("detector.pt2")):
+    for path in map(written.with_name, ("detector.onnx", "detector.pt2", "detector.xml")):
         if path.is_file():
             people.print(
                 f"note: {path} was exported before, and decides as it did; export writes it anew", markup=False

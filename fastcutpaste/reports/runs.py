@@ -98,7 +98,7 @@ def load_run(run: Path, device: torch.device) -> Detector | Ensemble:
         return Ensemble.load(run, device)
     if run.is_dir() and not (run / DETECTOR_FILE).is_file():
         raise ValueError(f"{run}: a run folder with {DETECTOR_FILE} required, got one without; was training cut short?")
-    if run.suffix.lower() in (".onnx", ".pt2"):
+    if run.suffix.lower() in (".onnx", ".pt2", ".xml"):
         raise ValueError(f"{run}: a run's folder or a detector's file required, got a graph; predict alone takes one, "
                          "detector.onnx")  # fmt: skip
     return Detector.load(run / DETECTOR_FILE if run.is_dir() else run, device)

@@ -114,8 +114,11 @@ def test_a_graph_of_the_detector_as_it_was_is_named(trained, category, images, t
     folder = shutil.copytree(trained, tmp_path / "run")
     _, text = run("train", category, "--out", folder, *QUICK, "--precision", "fp32", "--resume")
     assert "exported before" not in text  # complete already: the graph is of this detector
+    (folder / "detector.xml").touch()  # in OpenVINO's format
     _, text = run("calibrate", folder, "--threshold", "1000000")
-    assert f"note: {folder / 'detector.onnx'} was exported before" in text
+    for name in ("detector.onnx", "detector.xml"):
+        assert f"note: {folder / name} was exported before" in text
+    assert "file required, got a graph" in failing("evaluate", folder / "detector.xml", category)
     run("export", folder)
     _, text = run("train", category, "--out", folder, *QUICK, "--overwrite")
     assert f"note: {folder / 'detector.onnx'} was exported before" in text
