@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastcutpaste.op.checks import memory_format_of
 from fastcutpaste.op.color import Jitter, copied
 from fastcutpaste.op.slices import Array, grouped, recolor
 
@@ -95,7 +96,7 @@ def fill_spots(
 
 def filled(images: Tensor, mask: Tensor, packed: Packed, jitter: Jitter | None) -> Tensor:
     """Give what fills a mask as a tensor like images (B, C, H, W), 0 elsewhere."""
-    result = torch.zeros_like(images)
+    result = torch.zeros_like(images, memory_format=memory_format_of(images))  # which `put` can write into
     for group, pixels in fill_spots(images, find_spots(mask), packed, jitter):
         put(result.numpy(), group, pixels.to(images.dtype).numpy())
     return result

@@ -219,6 +219,20 @@ def test_channels_last_stays_channels_last():
     assert made.images.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("blend", [Replace, Feather, Poisson])
+def test_the_same_pixels_are_made_however_images_lie_in_memory(blend):
+    images, defect = random_images((2, 3, 48, 56), torch.uint8), Defect(Blob(area=(0.2, 0.3)), Noise(), blend())
+    draws = torch.rand(2, defect.numbers, generator=seeded(17))
+    made = defect.augment(images, draws=draws)
+    assert (made.images != images).any()
+    turned = images.mT.contiguous().mT  # as `torch.rot90` leaves them
+    repeated = images[:, :, :1].expand_as(images)
+    assert torch.equal(defect.augment(turned, draws=draws).images, made.images)
+    assert torch.equal(
+        defect.augment(repeated, draws=draws).images, defect.augment(repeated.contiguous(), draws=draws).images
+    )
+
+
 def test_a_defect_can_be_copied_and_pickled():
     defect, images = Defect(Blob(), Other(), Transparent()), random_images((2, 3, 32, 32), torch.uint8)
     expected = defect(images, seeded(11))
