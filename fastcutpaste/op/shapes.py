@@ -30,6 +30,7 @@ def perlin(seeds: Tensor, cells: Tensor, angle: Tensor, size: tuple[int, int], m
 
     Source: Perlin 2002; turned and cut at a threshold as in Zavrtanik et al., "DRAEM", 2021.
     """
+    cells, angle = cells.float(), angle.float()  # as the gradients are, of draws of any type
     # Once for the gradients' rows and once for their columns, beside each other: cat would be launches of its own.
     twice = torch.arange(2 * (most + 1), device=seeds.device)
     lines, block = twice % (most + 1), twice // (most + 1)

@@ -219,6 +219,17 @@ def test_channels_last_stays_channels_last():
     assert made.images.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("mask", MASKS)
+def test_draws_of_float64_lie_where_those_of_float32_do(mask):
+    images, draws = (
+        random_images((4, 3, 48, 56), torch.uint8),
+        torch.rand(4, MASKS[mask]().numbers, generator=seeded(18)),
+    )
+    one, other = MASKS[mask]()(images, draws), MASKS[mask]()(images, draws.double())
+    assert one.any()
+    assert (one != other).float().mean() < 0.001
+
+
 @pytest.mark.parametrize("blend", [Replace, Feather, Poisson])
 def test_the_same_pixels_are_made_however_images_lie_in_memory(blend):
     images, defect = random_images((2, 3, 48, 56), torch.uint8), Defect(Blob(area=(0.2, 0.3)), Noise(), blend())
