@@ -85,7 +85,8 @@ def _mark(folder: Path, kind: str, note: str) -> None:
 def _kind(folder: Path) -> str | None:
     """Tell what a folder is of: "run", "demo"; None: it is not ours."""
     mark = folder / _MARK
-    return mark.read_text(encoding="utf-8").split()[1] if mark.is_file() else None
+    words = mark.read_text(encoding="utf-8", errors="replace").split() if mark.is_file() else []
+    return words[1] if len(words) > 1 else None
 
 
 def load_run(run: Path, device: torch.device) -> Detector | Ensemble:

@@ -28,6 +28,15 @@ def test_a_run_killed_while_it_marked_its_folder_is_gone_on_with(tmp_path, monke
     assert (folder / ".fastcutpaste").is_file()
 
 
+@pytest.mark.parametrize("mark", [b"", b"a", b"\xff\xfe"])
+def test_a_folder_with_a_mark_that_is_not_ours_is_anothers(mark, tmp_path):
+    (tmp_path / ".fastcutpaste").write_bytes(mark)
+    for leave in ({}, {"resume": True}, {"overwrite": True}):
+        with pytest.raises(ValueError, match="files that are not a run's"):
+            claim(tmp_path, **leave)
+    assert (tmp_path / ".fastcutpaste").read_bytes() == mark
+
+
 def raises(error):
     def raising(*_arguments, **_options):
         raise error
