@@ -105,6 +105,7 @@ def filled(images: Tensor, mask: Tensor, packed: Packed, jitter: Jitter | None) 
 def blend_spots(images: Tensor, mask: Tensor, packed: Packed, share: Tensor, jitter: Jitter | None) -> Tensor:
     """Do what `blends.jittered` and `blends.blend` do with what `packed` gives, with the masked pixels alone."""
     result, alike = copied(images, 1), share.shape[-2:] == (1, 1)
+    share = share if share.dtype in (torch.float32, torch.float64) else share.float()  # NumPy knows no bfloat16
     values, shares = result.numpy(), share.expand(len(images), 1, *((1, 1) if alike else mask.shape[-2:])).numpy()
     for group, pixels in fill_spots(images, find_spots(mask), packed, jitter):
         if alike:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastcutpaste.op.blends import jittered, soft_label
-from fastcutpaste.op.checks import check_values, touches_little
+from fastcutpaste.op.checks import check_images, check_values, touches_little
 from fastcutpaste.op.color import JitterStrength, place_jitter
 from fastcutpaste.op.paste import HAS_TRITON, Pasted
 from fastcutpaste.op.spots import blend_spots, filled
@@ -138,9 +138,10 @@ class Defect(Maker):
         share = self.blend.share(mask, for_blend)
         kind = torch.ones_like(own[:, 0], dtype=torch.int64)
         packed = partial(self.fill.packed, images, for_fill)
-        if touches_little(images) and share is not None:
+        little = touches_little(images) and not any(each.requires_grad for each in self.parameters())
+        if little and share is not None:
             return _told(images, blend_spots(images, mask, packed, share, jitter), mask, kind, soft)
-        if touches_little(images):
+        if little:
             fill = filled(images, mask, packed, jitter)
         else:
             fill = self.fill(images, for_fill)
@@ -179,8 +180,11 @@ class Mixture(Maker):
         return None if several else self.transforms[0]
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Tensor:
-        made = super().forward if self._alone is None else self._alone
-        result: Tensor = made(images, generator, draws)
+        if self._alone is None:
+            return super().forward(images, generator, draws)
+        check_images(type(self).__name__, images)
+        check_values(type(self).__name__, images)  # as `augment` does: a plain color has no need of it
+        result: Tensor = self._alone(images, generator, draws)
         return result
 
     def _made(self, images: Tensor, draws: Tensor, soft: bool) -> Made:

@@ -6,12 +6,14 @@ import pickle
 import pytest
 import torch
 from small_patches import random_images, seeded
+from torch import nn
 from torch.testing import assert_close
 
 from fastcutpaste import CutPaste, CutPasteScar, PretextTask
-from fastcutpaste.transforms.blends import Feather, Poisson, Replace, Transparent
+from fastcutpaste.transforms.baselines import Cutout
+from fastcutpaste.transforms.blends import Blend, Feather, Poisson, Replace, Transparent
 from fastcutpaste.transforms.defect import Defect, Mixture
-from fastcutpaste.transforms.fills import AnyOf, Color, Noise, Other, Pattern, Shifted, Textures
+from fastcutpaste.transforms.fills import AnyOf, Color, Fill, Noise, Other, Pattern, Shifted, Textures
 from fastcutpaste.transforms.masks import Blob, Clump, Either, Intersection, OnObject, Perlin, Rectangle, Scratch, Union
 from fastcutpaste.transforms.recipes import RECIPES, recipe
 
@@ -322,3 +324,47 @@ def test_an_image_without_object_stays_normal():
     made = Defect(OnObject(Blob(area=(0.4, 0.5))), Noise(), Replace()).augment(images, seeded(12))
     assert made.kind[0] == made.kind[2] == 0
     assert torch.equal(made.images[0], images[0])
+
+
+class Learned(Fill):
+    """Fill with a color that is a parameter."""
+
+    numbers = 0
+
+    def __init__(self):
+        super().__init__()
+        self.color = nn.Parameter(torch.tensor([0.1, 0.5, 0.9]))
+
+    def at(self, images, draws, image, row, column):
+        return self.color.expand(*torch.broadcast_shapes(image.shape, row.shape, column.shape), 3)
+
+
+class Half(Blend):
+    """Let half of the image show, in whatever type."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.dtype = dtype
+
+    def share(self, mask, draws):
+        return torch.full((1, 1, 1, 1), 0.5, dtype=self.dtype)
+
+
+def test_a_fill_can_be_learned():
+    images, fill = random_images((2, 3, 32, 40), torch.float32), Learned()
+    made = Defect(Blob(), fill, Replace()).augment(images, seeded(19))
+    made.images.sum().backward()
+    assert fill.color.grad.tolist() == [float(made.mask.sum())] * 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_share_may_be_of_any_type(dtype):
+    images = random_images((2, 3, 32, 40), torch.uint8)
+    made, wanted = (Defect(Blob(), Noise(), Half(each)).augment(images, seeded(20)) for each in (dtype, torch.float32))
+    assert torch.equal(made.images, wanted.images)
+
+
+@pytest.mark.parametrize("alone", [CutPaste, Cutout, CutPasteScar])
+def test_normalized_images_are_refused_by_a_mixture_of_one_too(alone):
+    with pytest.raises(ValueError, match="Mixture: images of floating point 0–1 required"):
+        Mixture(alone())(random_images((2, 3, 32, 40), torch.float32) * 5 - 2)
