@@ -62,7 +62,7 @@ def recordings(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
     monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
     monkeypatch.setattr(torch.cuda, "graph", lambda graph, **_: graph)
     monkeypatch.setattr("fastcutpaste.scoring.replay._generator_kept", lambda _: nullcontext())
-    monkeypatch.setattr("fastcutpaste.op.color._NUMPY_TYPES", ())  # which no dispatch mode sees
+    monkeypatch.setattr("fastcutpaste.op.checks._NUMPY_TYPES", ())  # which no dispatch mode sees
     return found
 
 
