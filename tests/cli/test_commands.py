@@ -174,7 +174,9 @@ def test_export_writes_one_graph_beside_the_detector_and_how_far_the_two_are_apa
 
 def test_export_for_openvino_writes_two_files(trained, tmp_path):
     pytest.importorskip("openvino", reason="pip install 'fastcutpaste[openvino]'")
-    result, _ = run("export", trained[0], "--format", "openvino", "--out", tmp_path / "new/d.xml", "--tolerance", 0.1)
+    to = ("--format", "openvino", "--out", tmp_path / "new/d.xml", "--tolerance", 0.1)
+    # Where OpenVINO 2026.4 has run, a training in the same process crashed later, in native code.
+    result = json.loads(start_command(tmp_path / "said", "export", trained[0], *to).succeed().said("out"))
     sizes = {path.name: path.stat().st_size for path in (tmp_path / "new").iterdir()}
     assert sizes.keys() == {"d.bin", "d.parity.md", "d.xml"}
     assert result["bytes"] == sizes["d.bin"] + sizes["d.xml"]
