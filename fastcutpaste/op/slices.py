@@ -44,38 +44,41 @@ def paste_slices(
     source, targets = (images if fill is None else fill).detach().numpy(), pasted.numpy()
     is_color = source.shape[2:] != (height, width)
     geometry = list(zip(*(field.tolist() for field in patches.geometry), strict=True))
+    if is_color:  # an image of one color, from whose corner all are cut
+        geometry = [(0, 0, *each[2:]) for each in geometry]
+        sides = [max((each[k] for each in geometry), default=0) for k in (4, 5)]
+        source = np.broadcast_to(source, (*source.shape[:2], *sides))
     feathers = [0.0] * count if patches.feather is None else patches.feather.tolist()
     jitters = None if patches.jitter is None else list(zip(*(field.tolist() for field in patches.jitter), strict=True))
-    kind = source.dtype if jitters is None and normalization is None else np.result_type(source, np.float32)
     for group in grouped([h * w for _, _, _, _, h, w, _ in geometry]):
-        sizes = [geometry[b][4] * geometry[b][5] for b in group]
-        ends = list(itertools.accumulate(sizes))
-        pixels = np.empty((channels, ends[-1]), kind)  # (C, n), patch after patch
-        for b, size, end in zip(group, sizes, ends, strict=True):
+        cuts = []  # (C, h, w) each
+        for b in group:
             i, j, _, _, h, w, _ = geometry[b]
-            if not is_color and not (0 <= i <= height - h and 0 <= j <= width - w):
+            if not (is_color or (0 <= i <= height - h and 0 <= j <= width - w)):
                 raise ValueError(f"paste: patches that are cut from inside the image of {height}×{width} required, got "
                                  f"{h}×{w} at row {i}, column {j}")  # fmt: skip
-            cut = source[b % len(source)] if is_color else source[b % len(source), :, i : i + h, j : j + w]
-            pixels[:, end - size : end].reshape(channels, h, w)[:] = cut
-        if jitters is not None:
-            recolor(pixels, sizes, [jitters[b] for b in group], whole=source.dtype == np.uint8)
-        if normalization is not None:
-            pixels *= normalization[0].numpy()[:, None]
-            pixels -= normalization[1].numpy()[:, None]
-        pixels = pixels.astype(targets.dtype, copy=False)
-        for b, size, end in zip(group, sizes, ends, strict=True):
+            cuts.append(source[b % len(source), :, i : i + h, j : j + w])
+        if jitters is not None or normalization is not None:
+            shapes, sizes = [cut.shape for cut in cuts], [cut.shape[1] * cut.shape[2] for cut in cuts]
+            pixels = np.concatenate([cut.reshape(channels, -1) for cut in cuts], 1)  # (C, n), patch after patch
+            pixels = pixels.astype(np.result_type(pixels, np.float32), copy=False)
+            if jitters is not None:
+                recolor(pixels, sizes, [jitters[b] for b in group], whole=source.dtype == np.uint8)
+            if normalization is not None:
+                pixels *= normalization[0].numpy()[:, None]
+                pixels -= normalization[1].numpy()[:, None]
+            pixels, ends = pixels.astype(targets.dtype, copy=False), itertools.accumulate(sizes)
+            cuts = [pixels[:, end - h * w : end].reshape(c, h, w) for end, (c, h, w) in zip(ends, shapes, strict=True)]
+        for b, patch in zip(group, cuts, strict=True):
             _, _, y, x, h, w, angle = geometry[b]
-            patch = pixels[:, end - size : end]
             if angle == 0 and feathers[b] == 0:
                 top, bottom, left, right = max(y, 0), min(y + h, height), max(x, 0), min(x + w, width)
                 if top >= bottom or left >= right:
                     continue  # wholly outside
-                patch = patch.reshape(channels, h, w)
                 targets[b, :, top:bottom, left:right] = patch[:, top - y : bottom - y, left - x : right - x]
                 masks[b, top:bottom, left:right] = True
             else:
-                _paste_mapped(targets[b], masks[b], patch, y, x, h, w, angle, feathers[b])
+                _paste_mapped(targets[b], masks[b], patch.reshape(channels, h * w), y, x, h, w, angle, feathers[b])
     return pasted, torch.from_numpy(masks[:, None])
 
 
