@@ -167,7 +167,7 @@ def paste(images: Node, patches: Patches, *, turned: bool) -> tuple[Node, Node]:
 
     Cost: the images are read and written once; jitter and turning work on the patch and its surroundings alone.
     """
-    ops, math = _operators(images)
+    ops, math = operators(images)
     height, width = (_integer(ops, side) for side in _size(images))
     shape = ops.stack(patches.height, patches.width)
     patch = ops.slice(images, start=ops.stack(patches.source_y, patches.source_x), shape=shape, axes=[0, 1])
@@ -282,7 +282,7 @@ def _at(values: Node, index: int) -> Node:
     return values.slice[index] if hasattr(values, "slice") else values[index]  # the brackets of a Batch choose images
 
 
-def _operators(images: Node) -> tuple[Any, Any]:
+def operators(images: Node) -> tuple[Any, Any]:
     """Give DALI's operators and its functions of numbers, for a pipeline or for dynamic mode."""
     if isinstance(images, DataNode):
         return fn, pipeline_math
@@ -312,9 +312,12 @@ def _size(images: Node) -> tuple[Node, Node]:
 
 def _start(images: Node, draws: Node | None) -> tuple[Any, Any, Node, Node, Node]:
     """Give operators, functions, random numbers, and the height and width of each image."""
-    ops, math = _operators(images)
-    if draws is None:
-        alone = isinstance(images, DataNode) or not hasattr(images, "batch_size")
-        batch = {} if alone else {"batch_size": images.batch_size}
-        draws = ops.random.uniform(range=(0.0, 1.0), shape=[DRAWS], device="cpu", **batch)
-    return ops, math, draws, *_size(images)
+    ops, math = operators(images)
+    return ops, math, draw(ops, images, DRAWS) if draws is None else draws, *_size(images)
+
+
+def draw(ops: Any, images: Node, numbers: int) -> Node:
+    """Draw uniform numbers for each image, on the CPU."""
+    alone = isinstance(images, DataNode) or not hasattr(images, "batch_size")
+    batch = {} if alone else {"batch_size": images.batch_size}
+    return ops.random.uniform(range=(0.0, 1.0), shape=[numbers], device="cpu", **batch)
