@@ -35,7 +35,7 @@ class Cutout(CutPaste):
         self, color: Color = "black", area: Range = (0.02, 0.15), aspect: Range = (0.3, 3.3), p: float = 1.0
     ) -> None:
         super().__init__(area, aspect, jitter=0.0, p=p)
-        self.color = _checked(color)
+        self.color = check_color(color)
 
     def rules(self) -> tuple[Rule, ...]:
         return self.ruled(self.rule()._replace(colored=1), Cutout)
@@ -68,7 +68,7 @@ class Scar(CutPasteScar):
         p: float = 1.0,
     ) -> None:
         super().__init__(scar_width, scar_length, rotation, reference, jitter=0.0, p=p)
-        self.color = _checked(color)
+        self.color = check_color(color)
 
     def rules(self) -> tuple[Rule, ...]:
         return self.ruled(self.rule()._replace(colored=1), Scar)
@@ -211,7 +211,8 @@ def plain_color(images: Tensor, color: Color, draws: Tensor) -> Tensor:
     return (levels * 256).to(torch.uint8) if images.dtype == torch.uint8 else levels.to(images.dtype)
 
 
-def _checked(color: Color) -> Color:
+def check_color(color: Color) -> Color:
+    """Give the word, and raise unless it is one."""
     if color not in ("black", "mean", "random"):
         raise ValueError(f"color: 'black', 'mean' or 'random' required, got {color!r}")
     return color

@@ -16,7 +16,8 @@ from fastcutpaste.op.slices import Array
 from fastcutpaste.op.spots import Spot
 from fastcutpaste.op.textures import Place, noise, pattern, read, read_spots
 from fastcutpaste.transforms.baselines import Color as Colors
-from fastcutpaste.transforms.baselines import plain_color
+from fastcutpaste.transforms.baselines import check_color, plain_color
+from fastcutpaste.transforms.ruled import picked
 
 
 class Fill(nn.Module):
@@ -163,9 +164,7 @@ class Color(Fill):
 
     def __init__(self, color: Colors = "random") -> None:
         super().__init__()
-        if color not in ("black", "mean", "random"):
-            raise ValueError(f"Color: 'black', 'mean' or 'random' required, got {color!r}")
-        self.color, self.numbers = color, 5
+        self.color, self.numbers = check_color(color), 5
 
     def at(self, images: Tensor, draws: Tensor, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
         return self.forward(images, draws)[:, :, 0, 0][image]
@@ -216,10 +215,7 @@ class AnyOf(Fill):
     def at(self, images: Tensor, draws: Tensor, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
         choice = (draws[:, 0] * len(self.fills)).long()[image][..., None]
         options = [fill.at(images, draws[:, 1:], image, row, column) for fill in self.fills]  # type: ignore[operator]
-        picked: Tensor = options[0]
-        for i, option in enumerate(options[1:], start=1):
-            picked = torch.where(choice >= i, option, picked)
-        return picked
+        return picked(choice, options)
 
     def packed(self, images: Tensor, draws: Tensor, spots: list[Spot]) -> Array:
         choice = (draws[:, 0] * len(self.fills)).long().tolist()

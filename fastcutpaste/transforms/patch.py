@@ -19,7 +19,7 @@ from fastcutpaste.op.placement import (
     place_scar,
 )
 from fastcutpaste.op.rules import Kind, Rule, Rules, rules_of
-from fastcutpaste.transforms.ruled import Ruled, drawn
+from fastcutpaste.transforms.ruled import Ruled, drawn, picked
 
 Source = Literal["same", "other"]
 SOURCES: tuple[Source, ...] = ("same", "other")
@@ -265,11 +265,7 @@ class OneOf(PatchTransform):
 
     def _pick(self, draws: Tensor, options: list[Tensor]) -> Tensor:
         """Take each image's part (B, …) of the option its first number points at."""
-        choice = (draws[:, 0] * len(options)).view(-1, *[1] * (options[0].ndim - 1))
-        picked = options[0]
-        for i, option in enumerate(options[1:], start=1):
-            picked = torch.where(choice >= i, option, picked)
-        return picked
+        return picked((draws[:, 0] * len(options)).view(-1, *[1] * (options[0].ndim - 1)), options)
 
 
 class BaseAugmentation(Ruled):

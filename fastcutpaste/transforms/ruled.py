@@ -92,6 +92,14 @@ class Ruled(nn.Module):
         return "" if rules is None else rules.described()
 
 
+def picked(choice: Tensor, options: list[Tensor]) -> Tensor:
+    """Take each image's part of the option that its choice, a number from 0 up whose fraction is cut off, points at."""
+    result = options[0]
+    for i, option in enumerate(options[1:], start=1):
+        result = torch.where(choice >= i, option, result)
+    return result
+
+
 def drawn(
     transform: nn.Module, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None
 ) -> Tensor:

@@ -291,7 +291,7 @@ def test_what_is_no_part_is_refused(wrong, error):
         (lambda: OnObject(Blob(), least=2), "OnObject: least"),
         (lambda: Shifted(shift=(0.5, 0.1)), "Shifted: shift with"),
         (lambda: Other(resize=(0, 1)), "Other: resize with"),
-        (lambda: Color("red"), "Color: 'black', 'mean' or 'random'"),
+        (lambda: Color("red"), "color: 'black', 'mean' or 'random'"),
         (lambda: Textures(torch.zeros(0, 3, 4, 4, dtype=torch.uint8)), "Textures: at least one texture"),
         (lambda: Feather(0), "Feather: above 0"),
         (lambda: Transparent(beta=(0.9, 0.1)), "Transparent: beta with"),
