@@ -15,7 +15,9 @@ import torch
 from fastcutpaste.files import written_whole
 from fastcutpaste.networks.backbone import computes_bf16
 
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+_CHANGED = ("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results", ":!docs", ":!README.md")
 
 
 @dataclass(frozen=True)
@@ -133,10 +135,15 @@ def cpu_name() -> str:
 
 
 def commit() -> str:
-    """Give the short hash of the code that is measured, with a + if it was changed since."""
-    describe = ["git", "describe", "--always", "--dirty=+"]
+    """Give the short hash of the code that is measured, with a + if it was changed since.
+
+    Rows, and the pages that are drawn from them, are no code: a study that keeps them as it goes stays of one commit.
+    """
     try:
-        told = subprocess.run(describe, capture_output=True, text=True, check=False, cwd=RESULTS.parent)
+        described, changed = (
+            subprocess.run(["git", *words], capture_output=True, text=True, check=False, cwd=ROOT).stdout.strip()
+            for words in (("describe", "--always"), _CHANGED)
+        )
     except OSError:  # no git on this machine
         return "unknown"
-    return told.stdout.strip() or "unknown"
+    return f"{described}+" if described and changed else described or "unknown"

