@@ -217,6 +217,11 @@ class AnyOf(Fill):
         options = [fill.at(images, draws[:, 1:], image, row, column) for fill in self.fills]  # type: ignore[operator]
         return picked(choice, options)
 
+    def forward(self, images: Tensor, draws: Tensor) -> Tensor:
+        # Of whole fills, not pixels, which lie in memory as images do: compiled, sums over them then share a launch.
+        choice = (draws[:, 0] * len(self.fills)).long().view(-1, 1, 1, 1)
+        return picked(choice, [fill(images, draws[:, 1:]) for fill in self.fills])
+
     def packed(self, images: Tensor, draws: Tensor, spots: list[Spot]) -> Array:
         choice = (draws[:, 0] * len(self.fills)).long().tolist()
         found: dict[int, Array] = {}
