@@ -99,7 +99,8 @@ def _fitted(model: nn.Module, folder: Path, seed: int, weights: Path | None, sec
     limit = {} if seconds is None else {"max_epochs": -1, "max_time": {"seconds": round(seconds)}}
     with TemporaryDirectory() as results:
         engine = Engine(default_root_dir=results, accelerator="cpu", devices=1, barebones=True, **limit)
-        engine.fit(model, datamodule=data)
+        data.setup("fit")
+        engine.fit(model, train_dataloaders=data.train_dataloader())
     model.eval()
 
     @torch.no_grad()
