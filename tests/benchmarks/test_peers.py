@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 
 from benchmarks.peers import __main__ as peers
-from benchmarks.peers import others
+from benchmarks.peers import measure, others
 
 
 @pytest.fixture
 def category(tmp_path, monkeypatch):
-    monkeypatch.setattr(peers, "USUAL_SIZE", 72)
+    monkeypatch.setattr(measure, "USUAL_SIZE", 72)
     random = np.random.default_rng(0)
     for i, folder in enumerate(["train/good"] * 9 + ["test/good"] * 3 + ["test/hole"] * 3):
         path = tmp_path / "bottle" / folder / f"{i}.png"
@@ -26,7 +26,7 @@ def category(tmp_path, monkeypatch):
 
 
 def test_the_classic_pipeline_tells_holes_from_noise(category):
-    row = peers.measure("NumPy and PIL, ResNet-18, scikit-learn", category, 0, 0.1, None)
+    row = measure.measure("NumPy and PIL, ResNet-18, scikit-learn", category, 0, 0.1, None)
     assert row.image_auroc == 1.0
     assert isnan(row.pixel_auroc)
     assert (row.category, row.seed, row.package.split()[0]) == ("bottle", 0, "scikit-learn")
@@ -34,10 +34,10 @@ def test_the_classic_pipeline_tells_holes_from_noise(category):
 
 
 def test_ours_is_the_speedruns(category, monkeypatch):
-    track = replace(peers.TRACKS["bottle"], row="PatchNet 64/4", steps=(2, 3))
-    monkeypatch.setitem(peers.TRACKS, "bottle", track)
-    monkeypatch.setitem(peers.make_detector.__globals__, "USUAL_SIZE", 72)
-    row = peers.measure(peers.OURS, category, 0, 0.0, None)
+    track = replace(measure.TRACKS["bottle"], row="PatchNet 64/4", steps=(2, 3))
+    monkeypatch.setitem(measure.TRACKS, "bottle", track)
+    monkeypatch.setitem(measure.make_detector.__globals__, "USUAL_SIZE", 72)
+    row = measure.measure(peers.OURS, category, 0, 0.0, None)
     assert row.image_auroc > 0.5
     assert row.package.startswith("fastcutpaste ")
 
@@ -49,7 +49,7 @@ def test_models_of_anomalib_are_fitted_and_score(peer, category, tmp_path):
     from safetensors.torch import save_file
 
     save_file(timm.create_model("tf_efficientnet_lite0", num_classes=0).state_dict(), weights)
-    row = peers.measure(peer, category, 0, 1.0, weights)
+    row = measure.measure(peer, category, 0, 1.0, weights)
     assert 0 <= row.image_auroc <= 1
     assert row.package.startswith("anomalib ")
 
