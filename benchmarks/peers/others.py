@@ -108,7 +108,7 @@ def _fitted(model: nn.Module, folder: Path, seed: int, weights: Path | None, sec
         made = [model.model(model.pre_processor(part / 255)) for part in given.split(BATCH)]
         scores = torch.cat([each.pred_score.flatten() for each in made])
         maps = [each.anomaly_map for each in made]
-        return scores, None if maps[0] is None else torch.cat(maps).flatten(1, -3)
+        return scores, None if maps[0] is None else torch.cat(maps).squeeze(1)  # (N, H, W)
 
     return score
 

@@ -35,7 +35,7 @@ from fastcutpaste.cli.training_images import (
 )
 from fastcutpaste.console import people, show_progress
 from fastcutpaste.images.dali_batches import has_dali
-from fastcutpaste.images.folders import find_training_images
+from fastcutpaste.images.folders import find_paths, find_training_images
 from fastcutpaste.images.hold_out import HOWS
 from fastcutpaste.images.looks import Looks
 from fastcutpaste.images.survey import survey
@@ -215,10 +215,10 @@ def train(
                     "scoring": asdict(scoring), "decoder": images.decoder}  # fmt: skip
         keeper = Keeper(
             folder / CHECKPOINT_FILE,
-            facts_of(settings, chosen.paths, chosen.held_out(member), fabric.device, fabric.world_size),
-            save_minutes,
-            save_steps,
-        )
+            facts_of(settings, chosen.paths, chosen.held_out(member), fabric.device, fabric.world_size,
+                     () if textures is None else find_paths(textures)),
+            save_minutes, save_steps,
+        )  # fmt: skip
         try:
             results.append(_train_one(replace(config, seed=number), network, weights, scoring, images, member, folder,
                                       keeper, fabric, data.name, resume, accept_changes, profile))  # fmt: skip

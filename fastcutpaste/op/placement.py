@@ -247,7 +247,7 @@ def _placed(place: Callable[[Any, Any], Any], draws: Tensor, jitter: JitterStren
         rows = [(*place(_OneByOne, row), *(place_jitter(row[7:12], jitter) or ())) for row in draws.tolist()]
         numbers = np.array(rows, np.float64).reshape(len(rows), -1).T  # (fields, B)
     else:
-        columns = draws.numpy().T.astype(np.float64)  # (DRAWS, B)
+        columns = draws.detach().numpy().T.astype(np.float64)  # (DRAWS, B)
         numbers = np.stack([*place(np, columns), *(place_jitter(columns[7:12], jitter) or ())])
     whole = torch.from_numpy(numbers[:6].astype(np.int64)).unbind()
     angle, *factors = torch.from_numpy(numbers[6:].astype(np.float32)).unbind()

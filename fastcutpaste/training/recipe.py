@@ -155,7 +155,10 @@ def check_facts(before: Facts, now: Facts, accept_changes: bool, advice: str) ->
     return changed
 
 
-def facts_of(settings: Facts, paths: Sequence[Path], held_out: Facts, device: torch.device, processes: int) -> Facts:
+def facts_of(
+    settings: Facts, paths: Sequence[Path], held_out: Facts, device: torch.device, processes: int,
+    textures: Sequence[Path] = (),
+) -> Facts:  # fmt: skip
     """Tell what a run is made with and from: what has to be the same when it goes on.
 
     Args:
@@ -165,18 +168,18 @@ def facts_of(settings: Facts, paths: Sequence[Path], held_out: Facts, device: to
             network has learned from before it went on.
         device: that trains.
         processes: that train together.
+        textures: images that defects are made of, besides.
     """
+    data: Facts = {"images": len(paths), "fingerprint": fingerprint(paths), "held_out": held_out}
+    if textures:
+        data["textures"] = fingerprint(textures)
     surroundings = {
         "torch": torch.__version__,
         "device": device.type,
         "threads": torch.get_num_threads(),
         "processes": processes,
     }
-    return {
-        "settings": settings,
-        "data": {"images": len(paths), "fingerprint": fingerprint(paths), "held_out": held_out},
-        "surroundings": surroundings,
-    }
+    return {"settings": settings, "data": data, "surroundings": surroundings}
 
 
 def fingerprint(paths: Sequence[Path]) -> str:

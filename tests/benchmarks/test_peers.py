@@ -21,6 +21,9 @@ def category(tmp_path, monkeypatch):
         pixels = random.integers(90, 166, (72, 72, 3), dtype=np.uint8)
         if folder.endswith("hole"):
             pixels[20:50, 20:50] = 0
+            mask = tmp_path / "bottle/ground_truth/hole" / f"{i}_mask.png"
+            mask.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((pixels == 0).all(-1)).save(mask)
         Image.fromarray(pixels).save(path)
     return tmp_path / "bottle"
 
@@ -51,6 +54,7 @@ def test_models_of_anomalib_are_fitted_and_score(peer, category, tmp_path):
     save_file(timm.create_model("tf_efficientnet_lite0", num_classes=0).state_dict(), weights)
     row = measure.measure(peer, category, 0, 1.0, weights)
     assert 0 <= row.image_auroc <= 1
+    assert isnan(row.pixel_auroc) == (peer == "GANomaly")
     assert row.package.startswith("anomalib ")
 
 

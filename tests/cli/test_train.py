@@ -69,6 +69,9 @@ def test_textures_are_those_of_a_folder(category, tmp_path, monkeypatch):
     assert failing(*again, "--recipe", "nsa+fpi", "--textures", folder) == f"{wrong}'nsa+fpi'"
     assert failing(*again, "--textures", folder) == f"{wrong}none"
     assert not (tmp_path / "no").exists()
+    assert "complete already" in run(*words, folder, "--resume")[1]
+    write_picture(folder / "b.png", draw_noise(20, 20, seed=2))
+    assert "the images of the run required, got other ones (textures: " in failing(*words, folder, "--resume")
 
 
 def test_what_is_pasted_comes_from_where_source_says(category, tmp_path, monkeypatch):

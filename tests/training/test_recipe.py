@@ -58,3 +58,9 @@ def test_a_fingerprint_tells_names_order_and_contents_apart(tmp_path):
     facts = facts_of({"a": 1}, paths, {"images": "0-1"}, torch.device("cpu"), 2)
     assert facts["data"]["images"] == 3
     assert facts["surroundings"]["processes"] == 2
+    textured = facts_of({"a": 1}, paths, {"images": "0-1"}, torch.device("cpu"), 2, paths[:1])
+    paths[0].write_bytes(bytes([7] * 9))
+    assert (
+        facts_of({"a": 1}, paths, {"images": "0-1"}, torch.device("cpu"), 2, paths[:1])["data"]["textures"]
+        != (textured["data"]["textures"])
+    )
