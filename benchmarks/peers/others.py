@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from benchmarks.train.rungs import ThreeWay, loader, plain
 from fastcutpaste.networks.backbone import Network
@@ -108,7 +109,9 @@ def _fitted(model: nn.Module, folder: Path, seed: int, weights: Path | None, sec
         made = [model.model(model.pre_processor(part / 255)) for part in given.split(BATCH)]
         scores = torch.cat([each.pred_score.flatten() for each in made])
         maps = [each.anomaly_map for each in made]
-        return scores, None if maps[0] is None else torch.cat(maps).squeeze(1)  # (N, H, W)
+        if maps[0] is None:
+            return scores, None
+        return scores, F.interpolate(torch.cat(maps), given.shape[-2:], mode="bilinear").squeeze(1)  # it resizes images
 
     return score
 
