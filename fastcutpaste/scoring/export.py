@@ -225,11 +225,14 @@ def export_detector(
                     graph, (images,), dynamo=True, input_names=["images"], output_names=names,
                     dynamic_shapes=(open_sizes,), opset_version=OPSET, verbose=False,
                 )  # fmt: skip
+        except ImportError as error:  # of a torch that came later than it
+            required = f"export_detector: an onnxscript that knows torch {torch.__version__} required"
+            raise ImportError(f"{required}, got an older one ({error}): pip install -U onnxscript") from error
         except Exception as error:  # whatever following a network's code makes of it
             backbones = ", ".join(dict.fromkeys(member.network.config.backbone for member in _members(scorer)))
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            required = "export_detector: a backbone that can be followed required"
-            raise ValueError(f"{required}, got {backbones}: {reason}") from error
+            required = "export_detector: a backbone that can be followed, by torch 2.14 or newer, required"
+            raise ValueError(f"{required}, got {backbones} and torch {torch.__version__}: {reason}") from error
         if kind != "onnx":
             file = io.BytesIO()  # on a full disk torch's own way of writing one ends the process
             if kind == "torch":
