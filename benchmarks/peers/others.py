@@ -55,7 +55,7 @@ def padim(images: Tensor, folder: Path, seed: int, seconds: float, weights: Path
 
 
 def patchcore(images: Tensor, folder: Path, seed: int, seconds: float, weights: Path | None) -> Scorer:
-    """Fit anomalib's PatchCore, the nearest of a thousandth of the features: choosing a hundredth of 330,000 takes an hour."""
+    """Fit anomalib's PatchCore, the nearest of one in 1,000 features: choosing one in 100 of 330,000 takes an hour."""
     from anomalib.models import Patchcore
 
     torch.manual_seed(seed)

@@ -159,12 +159,18 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(tmp_path: Path, m
         patch.setattr("torch._inductor.aoti_compile_and_package", Mock(side_effect=RuntimeError("no c++\n at line 1")))
         with pytest.raises(ValueError, match=r"a C\+\+ compiler that builds the graph required, got: no c\+\+$"):
             export_detector(detector, tmp_path / "x.pt2", "compiled")
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "torch.onnx.export", Mock(side_effect=ModuleNotFoundError("No module named 'onnxscript.torch_3'"))
+        )
+        with pytest.raises(
+            ImportError, match=r"an onnxscript that knows torch .* required, .*pip install -U onnxscript"
+        ):
+            export_detector(detector, tmp_path / "x")
     detector.network.backbone = nn.Sequential(detector.network.backbone, Unfollowed())
     with (
         pytest.warns(UserWarning, match="cannot be followed"),
-        pytest.raises(
-            ValueError, match="export_detector: a backbone that can be followed, .* required, got patchnet and torch "
-        ),
+        pytest.raises(ValueError, match=r"a backbone that can be followed, .* required, got patchnet and torch "),
     ):
         export_detector(detector, tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
