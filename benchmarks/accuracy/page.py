@@ -1,6 +1,6 @@
 """docs/accuracy.md: the tables of the accuracy study, drawn from the rows alone; the first is README.md's, too."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from math import isnan
 
@@ -11,7 +11,7 @@ from fastcutpaste.scoring.ensemble import spread
 
 _COLUMNS = ("data", "row", "budget", "seeds", "image AUROC", "pixel AUROC", "PRO", "the paper", "training, s",
             "score, ms", "device")  # fmt: skip
-PAGE, README = ROOT / "docs" / "accuracy.md", ROOT / "README.md"
+PAGE, README, RECIPES = ROOT / "docs" / "accuracy.md", ROOT / "README.md", ROOT / "docs" / "recipes.md"
 
 
 def write_page(outcomes: Sequence[Outcome]) -> None:
@@ -24,6 +24,7 @@ def write_page(outcomes: Sequence[Outcome]) -> None:
     for path, mark in ((PAGE, "compared"), (README, "accuracy")):
         replace_between(path, mark, compared_table(outcomes))
     replace_between(PAGE, "rows", "\n".join(tables))
+    replace_between(RECIPES, "family", family_table(outcomes))
 
 
 def compared_table(outcomes: Sequence[Outcome]) -> str:
@@ -39,6 +40,31 @@ def compared_table(outcomes: Sequence[Outcome]) -> str:
             seeds = group[0].command.removeprefix("of seeds ") if group[0].seed == ENSEMBLE else str(len(group))
             cells = [category, line.what, figure, ours, line.published, line.split, budget, seeds, group[0].device]
             lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def family_table(outcomes: Sequence[Outcome]) -> str:
+    """Set what a network learns from side by side: image AUROC by set, of the budget and device with most rows."""
+    rows = _of("family", outcomes, planted=False)
+    if not rows:
+        return "Not measured yet.\n"
+    (budget, device), _ = Counter((one.budget, one.device) for one in rows).most_common(1)[0]
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for one in rows:
+        if (one.budget, one.device) == (budget, device):
+            published = ", published split" * one.data.endswith("published split")
+            found[one.row][one.category + published].append(one.image_auroc)
+    sets = sorted({name for of_row in found.values() for name in of_row})
+    best = {name: max(sum(of_row[name]) / len(of_row[name]) for of_row in found.values() if name in of_row)
+            for name in sets}  # fmt: skip
+    lines = [f"| {budget}, {device} | {' | '.join(sets)} |", "|---" * (1 + len(sets)) + "|"]
+    for row in [name for study in STUDIES["family"] for name in study.rows if name in found]:
+        cells = []
+        for name in sets:
+            values = found[row].get(name, [])
+            leads = bool(values) and sum(values) / len(values) == best[name]
+            cells.append(f"**{_figure(values)}**" if leads else _figure(values))
+        lines.append(f"| {row} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -17,6 +17,8 @@ def test_the_page_has_means_and_standard_errors_beside_the_papers_figures(monkey
     monkeypatch.setattr(page, "PAGE", path)
     monkeypatch.setattr(page, "README", tmp_path / "README.md")
     page.README.write_text("<!-- accuracy -->\n<!-- /accuracy -->\n")
+    monkeypatch.setattr(page, "RECIPES", tmp_path / "recipes.md")
+    page.RECIPES.write_text("<!-- family -->\n<!-- /family -->\n")
     one = record.Outcome(
         "detection", "3-way", "mvtec", "screw", 0, "9 steps", 9, "random", 0.8, float("nan"), float("nan"), 60.0, 1.0,
         100, "cpu", 1, "2", "c", "d", "command",
@@ -35,6 +37,23 @@ def test_the_page_has_means_and_standard_errors_beside_the_papers_figures(monkey
     text = path.read_text()
     assert "| 2 min (29 to 30 steps) | 2 |" in text
     assert "| 2 min (900 steps) | 1 |" in text  # another device's rows are not averaged with these
+
+
+def test_what_is_learned_from_stands_side_by_side_of_the_budget_with_most_rows():
+    one = record.Outcome(
+        "family", "3-way", "mvtec_ad_256", "screw", 0, "300 steps", 300, "random", 0.8, float("nan"), float("nan"),
+        float("nan"), 1.0, 160, "cpu", 1, "2", "c", "2026-01-01", "command",
+    )  # fmt: skip
+    tiles = replace(one, data="magnetic_tile at 384², published split", category="magnetic_tile", image_auroc=0.7)
+    rows = [one, replace(one, seed=1, image_auroc=0.9), replace(one, row="nsa", image_auroc=0.95), tiles]
+    others = [replace(one, budget="9 steps", image_auroc=1.0), replace(one, category="screw, planted", image_auroc=1.0)]
+    assert page.family_table([*others, *rows]).splitlines() == [
+        "| 300 steps, cpu | magnetic_tile, published split | screw |",
+        "|---|---|---|",
+        "| 3-way | **70.0** | 85.0 ± 5.0 |",
+        "| nsa |  | **95.0** |",
+    ]
+    assert page.family_table([]) == "Not measured yet.\n"
 
 
 def test_rows_stand_beside_published_ones_each_of_the_device_with_most_seeds():
