@@ -7,7 +7,7 @@ from test_layers import circle_in, imported_names
 import benchmarks
 
 ROOT = Path(benchmarks.__file__).parent
-COMMANDS = {"augment", "train", "score", "accuracy", "speedrun", "gpu", "siege"}
+COMMANDS = {"augment", "train", "score", "accuracy", "speedrun", "peers", "gpu", "siege"}
 SHARED = {"benchmarks.rows", "benchmarks.plots", "benchmarks.photographs"}
 
 
