@@ -73,15 +73,6 @@ def ganomaly(images: Tensor, folder: Path, seed: int, seconds: float, weights: P
     return _fitted(Ganomaly(batch_size=BATCH), folder, seed, None, seconds)
 
 
-def draem(images: Tensor, folder: Path, seed: int, seconds: float, weights: Path | None) -> Scorer:
-    """Train anomalib's DRAEM, from scratch; without a folder of textures its anomalies are of random colors."""
-    from anomalib.models import Draem
-
-    torch.manual_seed(seed)
-    with TemporaryDirectory() as empty:
-        return _fitted(Draem(dtd_dir=empty), folder, seed, None, seconds)
-
-
 def _fitted(model: nn.Module, folder: Path, seed: int, weights: Path | None, seconds: float | None = None) -> Scorer:
     """Fit a model of anomalib by its own engine and reader of folders."""
     from anomalib.data import Folder
@@ -121,6 +112,5 @@ PEERS = {
     "PaDiM, EfficientNet-Lite0": padim,
     "PatchCore, EfficientNet-Lite0": patchcore,
     "GANomaly": ganomaly,
-    "DRAEM": draem,
 }
 PRETRAINED = (padim, patchcore)
