@@ -135,7 +135,7 @@ def cpu_name() -> str:
 
 
 def commit() -> str:
-    """Give the short hash of the code that is measured, with a + if it was changed since.
+    """Give the short hash of the code that is measured, with a + if a file that git tracks was changed since.
 
     Rows, and the pages that are drawn from them, are no code: a study that keeps them as it goes stays of one commit.
     """

@@ -54,16 +54,21 @@ def family_table(outcomes: Sequence[Outcome]) -> str:
         if (one.budget, one.device) == (budget, device):
             published = ", published split" * one.data.endswith("published split")
             found[one.row][one.category + published].append(one.image_auroc)
-    sets = sorted({name for of_row in found.values() for name in of_row})
-    best = {name: max(sum(of_row[name]) / len(of_row[name]) for of_row in found.values() if name in of_row)
-            for name in sets}  # fmt: skip
-    lines = [f"| {budget}, {device} | {' | '.join(sets)} |", "|---" * (1 + len(sets)) + "|"]
+    sets = {name: max(len(of_row[name]) for of_row in found.values() if name in of_row)
+            for name in sorted({name for of_row in found.values() for name in of_row})}  # fmt: skip
+    headers = [f"{name}, {seeds} seed{'s' * (seeds != 1)}" for name, seeds in sets.items()]
+    lines = [f"| {budget}, {device} | {' | '.join(headers)} |", "|---" * (1 + len(sets)) + "|"]
+    means = {
+        (row, name): sum(values) / len(values)
+        for row, of_row in found.items()
+        for name, values in of_row.items()
+        if len(values) == sets[name]  # what lacks seeds cannot lead
+    }
+    best = {name: max(value for (_, of), value in means.items() if of == name) for name in sets}
     for row in [name for study in STUDIES["family"] for name in study.rows if name in found]:
-        cells = []
-        for name in sets:
-            values = found[row].get(name, [])
-            leads = bool(values) and sum(values) / len(values) == best[name]
-            cells.append(f"**{_figure(values)}**" if leads else _figure(values))
+        cells = [_figure(found[row].get(name, [])) for name in sets]
+        cells = [f"**{cell}**" if means.get((row, name)) == best[name] else cell
+                 for name, cell in zip(sets, cells, strict=True)]  # fmt: skip
         lines.append(f"| {row} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

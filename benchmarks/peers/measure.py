@@ -70,6 +70,8 @@ def ours(images: Tensor, folder: Path, seed: int, seconds: float, weights: Path 
 def measure(peer: str, folder: Path, seed: int, seconds: float, weights: Path | None) -> Row:
     """Fit one detector and score the test images: what a process is started for."""
     make: Callable[..., Scorer] = PEERS.get(peer, ours)
+    package = {ours: "fastcutpaste", classic: "scikit-learn"}.get(make, "anomalib")
+    package = f"{package} {importlib.metadata.version(package)}"
     begun = time.perf_counter()
     images = load_images(find_training_images(folder).paths, (USUAL_SIZE, USUAL_SIZE)).pixels
     score = make(images, folder, seed, seconds, weights)
@@ -79,10 +81,9 @@ def measure(peer: str, folder: Path, seed: int, seconds: float, weights: Path | 
     scores, maps = score(test.images)
     milliseconds = (time.perf_counter() - begun) / len(scores) * 1e3
     pixels = pixel_auroc(list(maps), test.masks) if maps is not None and test.masks else nan
-    package = {ours: "fastcutpaste", classic: "scikit-learn"}.get(make, "anomalib")
     return Row(
         peer, folder.name, seed, torch.get_num_threads(), name_of(torch.device("cpu")),
         round(image_auroc(scores, test.labels), 4), round(pixels, 4), round(taken, 1), round(milliseconds, 2),
-        peak_mb(torch.device("cpu")), f"{package} {importlib.metadata.version(package)}", torch.__version__, commit(),
+        peak_mb(torch.device("cpu")), package, torch.__version__, commit(),
         date.today().isoformat(),
     )  # fmt: skip

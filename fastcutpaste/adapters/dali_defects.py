@@ -19,7 +19,7 @@ def make_defects(images: Node, maker: nn.Module, *, draws: Node | None = None) -
     """Put the defects of a recipe or any other transform into a batch.
 
     Args:
-        images: (H, W, C) each, all of one size, uint8 0–255 or float32 0–1, on the CPU or a GPU.
+        images: (H, W, C) each, all of one size, uint8 0–255 or floating point 0–1, on the CPU or a GPU.
         maker: such as `recipe("nsa")`, a `Defect`, a `Mixture` or a patch transform; what it takes of other images it
             takes of those in the batch.
         draws: (maker.numbers,) uniform numbers in [0, 1) for each image, on the CPU; drawn here if None, from the seed
@@ -30,7 +30,8 @@ def make_defects(images: Node, maker: nn.Module, *, draws: Node | None = None) -
 
     Raises:
         TypeError: no such maker; images that are none of DALI's.
-        ValueError: images of several sizes, or what `maker` refuses; of a pipeline when it runs, as DALI's error.
+        ValueError: images of several sizes or other axes, what `maker` refuses; of a pipeline as DALI's
+            error, when it runs.
 
     Cost: a copy of the images beside what `maker` takes, so that they lie in one tensor; in a pipeline it needs
         Python's lock.
@@ -55,6 +56,8 @@ def make_defects(images: Node, maker: nn.Module, *, draws: Node | None = None) -
 
 def _make(maker: nn.Module, images: list[Tensor], draws: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Give images (B, H, W, C) with defects and their masks (B, H, W, 1), uint8, as DALI takes no bool."""
+    if images[0].ndim != 3:
+        raise ValueError(f"make_defects: images (H, W, C) required, got {tuple(images[0].shape)}")
     if len({image.shape for image in images}) > 1:
         came = ", ".join(f"{height}×{width}" for height, width, _ in {image.shape: 0 for image in images})
         raise ValueError(f"make_defects: images of one size required, got {came}; resize or crop them before")

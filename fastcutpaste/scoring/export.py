@@ -196,7 +196,7 @@ def export_detector(
     Raises:
         ValueError: another kind, a network that cannot be followed, no threshold.
         RuntimeError: not fitted.
-        ImportError: onnx or onnxscript is missing.
+        ImportError: onnx or onnxscript is missing, or onnxscript older than torch.
 
     Cost: with `at_once` the graph of a ResNet-18 at 64/4 takes 1.5 GB an image of 256² when it runs, else 0.3 GB.
     """
@@ -225,10 +225,10 @@ def export_detector(
                     graph, (images,), dynamo=True, input_names=["images"], output_names=names,
                     dynamic_shapes=(open_sizes,), opset_version=OPSET, verbose=False,
                 )  # fmt: skip
-        except ImportError as error:  # of a torch that came later than it
-            required = f"export_detector: an onnxscript that knows torch {torch.__version__} required"
-            raise ImportError(f"{required}, got an older one ({error}): pip install -U onnxscript") from error
         except Exception as error:  # whatever following a network's code makes of it
+            if isinstance(error, ImportError) and "onnxscript" in str(error):  # torch came later than it
+                required = f"export_detector: an onnxscript that knows torch {torch.__version__} required"
+                raise ImportError(f"{required}, got an older one ({error}): pip install -U onnxscript") from error
             backbones = ", ".join(dict.fromkeys(member.network.config.backbone for member in _members(scorer)))
             reason = (str(error) or type(error).__name__).splitlines()[0]
             required = "export_detector: a backbone that can be followed, by torch 2.14 or newer, required"

@@ -149,7 +149,8 @@ def check_facts(before: Facts, now: Facts, accept_changes: bool, advice: str) ->
     changed = differences(settings, now["settings"])
     if changed and not accept_changes:
         raise ValueError(f"--resume: the settings of the run required, got other ones ({'; '.join(changed)}); {advice}")
-    other = differences(before["data"], now["data"])
+    # What the textures hold is not known of a run that began when their folder alone was compared.
+    other = differences({"textures": now["data"].get("textures")} | before["data"], now["data"])
     if other:
         raise ValueError(f"--resume: the images of the run required, got other ones ({'; '.join(other)})")
     return changed

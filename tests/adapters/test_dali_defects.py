@@ -129,6 +129,12 @@ def test_what_augments_nothing_is_refused_before_anything_is_built():
         make_defects(make_images()[0], recipe("nsa"))
 
 
+def test_images_without_channels_are_told():
+    images = [np.ascontiguousarray(image[..., 0]) for image in make_images()]
+    with pytest.raises(ValueError, match=r"images \(H, W, C\) required, got \(70, 90\)"):
+        make_defects(dynamic.as_batch(images, layout="HW"), recipe("fpi"))
+
+
 def test_images_of_several_sizes_are_told():
     images = [*make_images(1), *make_images(2, 70, 80)]
     message = "images of one size required, got 70×90, 70×80; resize or crop them before"

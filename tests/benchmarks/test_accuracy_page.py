@@ -48,10 +48,10 @@ def test_what_is_learned_from_stands_side_by_side_of_the_budget_with_most_rows()
     rows = [one, replace(one, seed=1, image_auroc=0.9), replace(one, row="nsa", image_auroc=0.95), tiles]
     others = [replace(one, budget="9 steps", image_auroc=1.0), replace(one, category="screw, planted", image_auroc=1.0)]
     assert page.family_table([*others, *rows]).splitlines() == [
-        "| 300 steps, cpu | magnetic_tile, published split | screw |",
+        "| 300 steps, cpu | magnetic_tile, published split, 1 seed | screw, 2 seeds |",
         "|---|---|---|",
-        "| 3-way | **70.0** | 85.0 ± 5.0 |",
-        "| nsa |  | **95.0** |",
+        "| 3-way | **70.0** | **85.0 ± 5.0** |",
+        "| nsa |  | 95.0 |",
     ]
     assert page.family_table([]) == "Not measured yet.\n"
 

@@ -8,7 +8,7 @@ from small_training import FACTS, STATE, same
 
 from fastcutpaste.scoring.config import DetectorConfig
 from fastcutpaste.training.checkpoint import save_checkpoint
-from fastcutpaste.training.recipe import facts_of, fingerprint, take_up
+from fastcutpaste.training.recipe import check_facts, facts_of, fingerprint, take_up
 from fastcutpaste.training.step import TrainConfig
 
 
@@ -59,8 +59,8 @@ def test_a_fingerprint_tells_names_order_and_contents_apart(tmp_path):
     assert facts["data"]["images"] == 3
     assert facts["surroundings"]["processes"] == 2
     textured = facts_of({"a": 1}, paths, {"images": "0-1"}, torch.device("cpu"), 2, paths[:1])
+    before = {**textured, "data": {key: value for key, value in textured["data"].items() if key != "textures"}}
+    assert check_facts(before, textured, False, "") == []  # of a run that did not tell yet what they held
     paths[0].write_bytes(bytes([7] * 9))
-    assert (
-        facts_of({"a": 1}, paths, {"images": "0-1"}, torch.device("cpu"), 2, paths[:1])["data"]["textures"]
-        != (textured["data"]["textures"])
-    )
+    after = facts_of({"a": 1}, paths, {"images": "0-1"}, torch.device("cpu"), 2, paths[:1])
+    assert after["data"]["textures"] != textured["data"]["textures"]
