@@ -39,7 +39,7 @@ def classic(images: Tensor, folder: Path, seed: int, seconds: float, weights: Pa
     @torch.no_grad()
     def features(given: Tensor) -> Tensor:
         normalized = [TO_NORMALIZED(Image.fromarray(image.permute(1, 2, 0).numpy())) for image in given]
-        return torch.cat([network.backbone(part) for part in torch.stack(normalized).split(BATCH)])
+        return torch.cat([network.backbone(part).double() for part in torch.stack(normalized).split(BATCH)])
 
     density = LedoitWolf().fit(features(images).numpy())
     return lambda given: (torch.from_numpy(density.mahalanobis(features(given).numpy())), None)
