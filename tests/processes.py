@@ -1,5 +1,6 @@
 """Processes that tests start, forked from one that has imported the package: an import of torch takes seconds."""
 
+import contextlib
 import multiprocessing
 import os
 import socket
@@ -34,7 +35,9 @@ class Started:
         self.process.start()
 
     def send(self, number: int) -> None:
-        os.kill(self.process.pid, number)
+        """Send a signal, which one that has ended meanwhile does not need."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, number)
 
     def status(self, seconds: float = 120) -> int | None:
         """Wait for its end; give its exit status, that of a signal negative, or None if it still runs."""

@@ -1,5 +1,6 @@
 """The field of a siege: images, a run that nothing befell, and commands in processes of their own."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -113,7 +114,8 @@ def command(field: Field, attack: Attack, *arguments: Any) -> Ended:
         process.join(attack.after)
         for number in attack.signals:
             if process.is_alive() and process.pid is not None:
-                os.kill(process.pid, number)
+                with contextlib.suppress(ProcessLookupError):  # it may end between the look and the signal
+                    os.kill(process.pid, number)
                 time.sleep(attack.gap)
     process.join(LIMIT)
     status = process.exitcode

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from benchmarks.siege import field as field_module
 from benchmarks.siege import kills as kills_module
 from benchmarks.siege.__main__ import leaks, main
 from benchmarks.siege.damage import damaged
@@ -51,6 +52,15 @@ def test_an_attack_reaches_its_command(field):
     arguments = ("calibrate", field.run, "--threshold", "4")
     assert command(field, Attack("kill", (signal.SIGKILL,), write=1), *arguments).status == -signal.SIGKILL
     assert command(field, Attack("full", room=20_000), *arguments).status == 1
+
+
+def test_a_command_may_end_just_before_its_signal(field, monkeypatch):
+    def gone(process, number):
+        raise ProcessLookupError(3, "No such process")
+
+    monkeypatch.setattr(field_module.os, "kill", gone)
+    late = Attack("late", (signal.SIGTERM,), after=0.0)
+    assert command(field, late, "calibrate", field.run, "--threshold", "4").status == 0
 
 
 @pytest.mark.parametrize(
