@@ -24,7 +24,7 @@ people.print("run[cam1]/" + "n" * 60)
         ("\x1b[31mred\x07", r"\x1b[31mred\x07"),
         ("\u202egnp.exe", r"\u202egnp.exe"),
         (os.fsdecode(b"\xff"), r"\udcff"),
-        ("나사 Ø 12 µm " + "long " * 60, "나사 Ø 12 µm " + "long " * 60),
+        ("나사 Ø 12 µm" + " long" * 60, "나사 Ø 12 µm" + " long" * 60),
     ],
 )
 def test_a_line_is_shown_as_it_is_and_steers_nothing(text, shown, monkeypatch):
