@@ -15,7 +15,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
-from benchmarks.rows import RESULTS, Row, read
+from benchmarks.kept import read
+from benchmarks.rows import RESULTS, Row
 from fastcutpaste.files import written_whole
 
 ROOT = Path(__file__).parents[1]
@@ -34,18 +35,18 @@ RUNGS = (  # of benchmarks.train, each with one thing more than the one before
 def main() -> None:
     """Draw and write what there are rows for."""
     matplotlib.rcParams["svg.hashsalt"] = "fastcutpaste"  # the same rows, the same file
-    augment = [row for row in read(RESULTS / "augment.csv") if row.op == "3-way"]
+    augment = [row for row in read(Row, RESULTS / "augment.csv") if row.op == "3-way"]
     if augment:
         draw(augment, ROOT / "docs" / "augment.svg")
-    gpu = read(RESULTS / "gpu.csv")
+    gpu = read(Row, RESULTS / "gpu.csv")
     if gpu:
         draw_gpu(gpu, ROOT / "docs" / "gpu.svg")
     tables: tuple[tuple[str, str, list[Row], Callable[[list[Row]], str]], ...] = (
         ("README.md", "gpu", gpu, gpu_table),
         ("docs/speed.md", "gpu", gpu, gpu_table),
         ("docs/speed.md", "augment", augment, augment_table),
-        ("docs/deployment.md", "score", read(RESULTS / "score.csv"), score_table),
-        ("benchmarks/README.md", "train", read(RESULTS / "train.csv"), train_table),
+        ("docs/deployment.md", "score", read(Row, RESULTS / "score.csv"), score_table),
+        ("benchmarks/README.md", "train", read(Row, RESULTS / "train.csv"), train_table),
     )
     if not any(rows for _, _, rows, _ in tables):
         raise SystemExit("benchmarks.plots: rows required in benchmarks/results; run benchmarks.augment first")

@@ -1,18 +1,16 @@
-"""Rows: how a measurement is taken, and the CSV it is kept in."""
+"""Rows: how a measurement is taken, and what is kept of it."""
 
-import csv
 import platform
 import re
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 
 import torch
 
-from fastcutpaste.files import written_whole
 from fastcutpaste.networks.backbone import computes_bf16
 
 ROOT = Path(__file__).parents[1]
@@ -105,23 +103,6 @@ def make_row(
         name, torch.get_num_threads(), op, provider, batch, size, dtype, p20, p50, p80, throughput, torch.__version__,
         commit(), when, peak_mb,
     )  # fmt: skip
-
-
-def keep(rows: list[Row], path: Path) -> None:
-    """Write rows into a CSV, in place of older ones of the same key."""
-    kept = {row.key: row for row in [*read(path), *rows]}
-    with written_whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in sorted(kept.values(), key=lambda row: [str(part) for part in row.key]))
-
-
-def read(path: Path) -> list[Row]:
-    """Read the rows of a CSV; none if there is no such file."""
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return [Row(**{f.name: f.type(row[f.name]) for f in fields(Row)}) for row in csv.DictReader(file)]
 
 
 def cpu_name() -> str:

@@ -22,9 +22,10 @@ import torch
 
 from benchmarks.accuracy.measure import Budget, ensembles, run, scorings_of
 from benchmarks.accuracy.page import write_page
-from benchmarks.accuracy.record import KEPT, keep, read
+from benchmarks.accuracy.record import KEPT, Outcome
 from benchmarks.accuracy.sets import CIFAR_CLASSES, USUAL_SIZE, Data, make_brick, read_cifar, read_folder, read_mnist
 from benchmarks.accuracy.studies import STUDIES, Study
+from benchmarks.kept import keep, read
 from benchmarks.rows import name_of
 from fastcutpaste.cli.options import seeds_of
 
@@ -89,7 +90,7 @@ def main(words: list[str] | None = None) -> None:
     """Measure what the arguments ask for and is not kept yet."""
     arguments = parse(words)
     if arguments.page:
-        write_page(read(arguments.out))
+        write_page(read(Outcome, arguments.out))
         return
     budget, begun = Budget(arguments.steps, arguments.minutes), time.perf_counter()
     device = torch.device(arguments.device)
@@ -104,7 +105,7 @@ def main(words: list[str] | None = None) -> None:
                         print(f"{name}: {study.name}: skipped, no --weights")
                         continue
                     asked = str(budget) if study.task else "none"
-                    kept = {one.key for one in read(arguments.out)}
+                    kept = {one.key for one in read(Outcome, arguments.out)}
                     wanted = {
                         (name, row, data.name, test, seed, asked, name_of(device))
                         for row, _ in scorings_of(study, data)
@@ -120,7 +121,7 @@ def main(words: list[str] | None = None) -> None:
                         arguments.out,
                     )  # fmt: skip
     if arguments.scores is not None:
-        keep(ensembles(arguments.scores, read(arguments.out)), arguments.out)
+        keep(ensembles(arguments.scores, read(Outcome, arguments.out)), arguments.out)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,7 @@ minutes.
 """
 
 import argparse
-import csv
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -20,10 +19,10 @@ import torch
 from scipy.stats import betabinom
 from torch import Tensor
 
+from benchmarks.kept import keep, read
 from benchmarks.plots import replace_between
 from benchmarks.rows import RESULTS, commit
 from fastcutpaste.console import people
-from fastcutpaste.files import written_whole
 from fastcutpaste.images.batches import image_batches
 from fastcutpaste.images.decode import load_images
 from fastcutpaste.images.folders import find_test_images, find_training_images
@@ -60,6 +59,11 @@ class Kept:
     steps: int
     commit: str
     date: str
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What a row is of."""
+        return self.name, self.held_out
 
 
 def read_set(root: Path | None) -> tuple[str, Tensor, Tensor]:
@@ -108,20 +112,6 @@ def measure(root: Path | None, steps: int) -> list[Kept]:
     return rows
 
 
-def keep(rows: list[Kept], path: Path) -> list[Kept]:
-    """Write rows into a CSV, in place of older ones of the same set and number; give all of it."""
-    kept: list[Kept] = []
-    if path.exists():
-        with open(path, newline="", encoding="utf-8") as file:
-            kept = [Kept(**{f.name: f.type(row[f.name]) for f in fields(Kept)}) for row in csv.DictReader(file)]  # type: ignore[operator]
-    every = list({(row.name, row.held_out): row for row in [*kept, *rows]}.values())
-    with written_whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Kept)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in every)
-    return every
-
-
 def write_page(rows: list[Kept]) -> None:
     """Put the table into the page."""
     lines = ["| set | held out | promised | fresh | observed, mean (least to most) | outside 99 % | test's good |",
@@ -146,11 +136,10 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--page", action="store_true", help="write docs/promise.md from the rows, measure nothing")
     arguments = parser.parse_args(words)
     found = [arguments.data / name for name in FOLDERS if arguments.data and (arguments.data / name).is_dir()]
-    rows: list[Kept] = keep([], arguments.out)
     for root in () if arguments.page else (*found, None):
-        rows = keep(measure(root, arguments.steps), arguments.out)
+        keep(measure(root, arguments.steps), arguments.out)
     if arguments.out == RESULTS / "promise.csv":
-        write_page(rows)
+        write_page(read(Kept, arguments.out))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,9 @@
-"""The record: what is kept of a measured row, the CSV it is kept in, and the files of its scores."""
+"""The record: what is kept of a measured row, and the files of its scores."""
 
-import csv
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.rows import RESULTS
-from fastcutpaste.files import written_whole
 
 KEPT = RESULTS / "accuracy.csv"
 ENSEMBLE = -1  # instead of a seed
@@ -40,24 +38,6 @@ class Outcome:
     def key(self) -> tuple[object, ...]:
         """What a row is of: one measured on another device does not stand for it."""
         return self.study, self.row, self.data, self.category, self.seed, self.budget, self.device
-
-
-def read(path: Path) -> list[Outcome]:
-    """Read the rows kept; none if there is no such file."""
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return [Outcome(**{f.name: f.type(row[f.name]) for f in fields(Outcome)}) for row in csv.DictReader(file)]
-
-
-def keep(outcomes: list[Outcome], path: Path) -> None:
-    """Add rows to the file, in place of ones of the same key."""
-    rows = {one.key: one for one in [*read(path), *outcomes]}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Outcome)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(one) for _, one in sorted(rows.items(), key=lambda item: str(item[0])))
 
 
 def scores_of(folder: Path, outcome: Outcome) -> Path:

@@ -20,8 +20,9 @@ from PIL import Image
 
 from benchmarks import plots
 from benchmarks.augment.providers import ThreeWayPIL, ThreeWayTensor, check, loader_call, providers
+from benchmarks.kept import keep
 from benchmarks.photographs import make_photographs
-from benchmarks.rows import RESULTS, Row, keep, make_row, measure
+from benchmarks.rows import RESULTS, Row, make_row, measure
 
 
 def run_quick() -> dict[str, float]:

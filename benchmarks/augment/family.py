@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.kept import keep
 from benchmarks.photographs import make_photographs
-from benchmarks.rows import keep, make_row, measure
+from benchmarks.rows import make_row, measure
 from fastcutpaste.adapters.anomalib import AnomalyGenerator
 from fastcutpaste.transforms.recipes import RECIPES, draem, recipe
 from tests.family_public import PUBLIC, cv2

@@ -24,7 +24,8 @@ import torch
 from benchmarks.gpu import family, learn, op, pipeline
 from benchmarks.gpu.device import copy_ceiling, fill_ceiling, product_ceiling
 from benchmarks.gpu.figures import Figures, Plan
-from benchmarks.rows import RESULTS, commit, keep
+from benchmarks.kept import keep
+from benchmarks.rows import RESULTS, commit
 
 ROOT = Path(__file__).parents[2]
 

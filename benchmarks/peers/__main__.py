@@ -10,41 +10,22 @@ did with the same seed. Nothing is chosen on the test images; they are scored on
 """
 
 import argparse
-import csv
 import sys
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, fields
 from math import isnan
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
 
+from benchmarks.kept import keep, read
 from benchmarks.peers.measure import OURS, Row, measure
 from benchmarks.peers.others import PEERS, PRETRAINED
 from benchmarks.plots import ROOT, replace_between
 from benchmarks.rows import RESULTS
 from fastcutpaste.cli.options import seeds_of
-from fastcutpaste.files import written_whole
 
 KEPT, PAGE = RESULTS / "peers.csv", ROOT / "docs" / "accuracy.md"
-
-
-def read(path: Path = KEPT) -> list[Row]:
-    """Read the rows; none if there is no such file."""
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return [Row(**{f.name: f.type(row[f.name]) for f in fields(Row)}) for row in csv.DictReader(file)]
-
-
-def keep(row: Row, path: Path = KEPT) -> None:
-    """Add a row, in place of an older one of the same key."""
-    rows = {one.key: one for one in [*read(path), row]}
-    with written_whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(one) for one in rows.values())
 
 
 def table(rows: list[Row]) -> str:
@@ -90,7 +71,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--page", action="store_true", help="write the table from the rows, and end")
     arguments = parser.parse_args(words)
     if arguments.page:
-        return replace_between(PAGE, "peers", table(read()))
+        return replace_between(PAGE, "peers", table(read(Row, KEPT)))
     if arguments.data is None:
         parser.error("--data required")
     inner = arguments.data / "mvtec_ad_256"
@@ -108,7 +89,7 @@ def main(words: list[str] | None = None) -> None:
                 with ProcessPoolExecutor(1, get_context("spawn")) as pool:
                     row = pool.submit(measure, peer, root / category, seed, seconds, arguments.weights).result()
                 seconds = arguments.seconds or (row.train_s if peer == OURS else seconds)
-                keep(row, arguments.out)
+                keep([row], arguments.out)
                 print(
                     f"{category}, {peer}: image AUROC {100 * row.image_auroc:.1f} after {row.train_s:.0f} s", flush=True
                 )

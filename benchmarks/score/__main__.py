@@ -20,8 +20,9 @@ from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
 from benchmarks import plots
+from benchmarks.kept import keep
 from benchmarks.photographs import make_photographs
-from benchmarks.rows import RESULTS, keep, make_row, measure, peak_mb
+from benchmarks.rows import RESULTS, make_row, measure, peak_mb
 from benchmarks.score.providers import SIZE, STRIDE, check, dense, exact, make_network, naive, providers
 from fastcutpaste.networks.backbone import computes_bf16
 from fastcutpaste.networks.patchnet import STEP

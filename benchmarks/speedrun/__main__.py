@@ -12,10 +12,9 @@ held-out normal images (`benchmarks.accuracy --planted`); those of screw when ro
 """
 
 import argparse
-import csv
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from statistics import mean
@@ -25,10 +24,10 @@ import torch
 from benchmarks.accuracy.measure import learn, make_network, measure
 from benchmarks.accuracy.sets import USUAL_SIZE, read_folder
 from benchmarks.accuracy.studies import STUDIES, Study
+from benchmarks.kept import keep, read
 from benchmarks.plots import ROOT, replace_between
 from benchmarks.rows import RESULTS, commit, name_of
 from fastcutpaste.cli.options import seeds_of
-from fastcutpaste.files import written_whole
 from fastcutpaste.images.decode import load_images
 from fastcutpaste.images.folders import find_training_images
 from fastcutpaste.images.hold_out import hold_out
@@ -95,6 +94,11 @@ class Record:
     date: str
 
     @property
+    def key(self) -> tuple[object, ...]:
+        """Of which run it is: a slower one stays, as the log of what was tried."""
+        return self.track, self.device, self.threads, self.commit, self.date, self.mean_seconds
+
+    @property
     def missed(self) -> bool:
         """Whether the mean is below the goal."""
         return self.mean_figure < self.goal
@@ -128,23 +132,6 @@ def make_detector(study: Study, folder: Path, seed: int, steps: int, device: tor
     normal = learned.to(device)
     learn(network, study, normal, steps, seed)
     return Detector(network, replace(study.scorings[0][1], size=(USUAL_SIZE, USUAL_SIZE))).fit(normal, held_out)
-
-
-def read(path: Path = KEPT) -> list[Record]:
-    """Read the records; none if there is no such file."""
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return [Record(**{f.name: f.type(row[f.name]) for f in fields(Record)}) for row in csv.DictReader(file)]
-
-
-def keep(records: list[Record], path: Path = KEPT) -> None:
-    """Add records behind those that are kept: a slower one stays, as the log of what was tried."""
-    kept = [*read(path), *records]
-    with written_whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Record)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(one) for one in kept)
 
 
 def table(records: list[Record]) -> str:
@@ -183,7 +170,7 @@ def main(words: list[str] | None = None) -> None:
             seeds, device = seeds_of(arguments.seeds), torch.device(arguments.device)
             keep([run(name, track, root / track.category, seeds, device)], arguments.out)
     if arguments.page or arguments.out == KEPT:
-        replace_between(PAGE, "records", table(read()))
+        replace_between(PAGE, "records", table(read(Record, KEPT)))
 
 
 if __name__ == "__main__":

@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from benchmarks import plots
+from benchmarks.kept import keep
 from benchmarks.photographs import make_photographs
 from benchmarks.plots import RUNGS
-from benchmarks.rows import RESULTS, Row, keep, make_row, peak_mb
+from benchmarks.rows import RESULTS, Row, make_row, peak_mb
 from benchmarks.train.rungs import Ready, Stepper, Still, rungs, steady
 from fastcutpaste import CutPaste3Way
 from fastcutpaste.training.launch import resolve_precision

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from benchmarks.accuracy import __main__ as accuracy
 from benchmarks.accuracy import localize, measure, record, sets
 from benchmarks.accuracy.studies import PAPER, STUDIES, Study
+from benchmarks.kept import keep, read
 from fastcutpaste.networks.backbone import NetworkConfig
 from fastcutpaste.scoring.config import DetectorConfig
 from fastcutpaste.transforms.tasks import CutPaste3Way
@@ -47,7 +48,7 @@ def study(out, *more):
 def test_each_row_is_kept_with_its_command_and_not_measured_again(tiny, monkeypatch, tmp_path):
     out = tmp_path / "accuracy.csv"
     study(out, "--steps", "2", "--seeds", "0-1", "--scores", str(tmp_path / "scores"))
-    rows = record.read(out)
+    rows = read(record.Outcome, out)
     together = [row for row in rows if row.row.endswith("ensemble")]
     rows = [row for row in rows if row not in together]
     assert len(together) == 2 * 2
@@ -61,7 +62,7 @@ def test_each_row_is_kept_with_its_command_and_not_measured_again(tiny, monkeypa
     assert len(tiny) == 4
     study(out, "--steps", "3")  # another budget: another row, beside the old one; untrained is untrained
     assert tiny[4:] == [("3-way", 3, 0)]
-    assert len(record.read(out)) == len(rows) + len(together) + 4
+    assert len(read(record.Outcome, out)) == len(rows) + len(together) + 4
 
 
 def test_an_interrupted_study_loses_the_row_in_progress_alone(tiny, monkeypatch, tmp_path):
@@ -77,21 +78,23 @@ def test_an_interrupted_study_loses_the_row_in_progress_alone(tiny, monkeypatch,
     monkeypatch.setattr(measure, "learn", cut)
     with pytest.raises(KeyboardInterrupt):
         study(out, "--steps", "1", "--seeds", "0-1")
-    before = record.read(out)
+    before = read(record.Outcome, out)
     assert {(row.row, row.seed) for row in before} == {("3-way", 0), ("3-way, kernel", 0), ("untrained", 0)}
     study(out, "--steps", "1", "--seeds", "0-1")
     assert len(calls) == 5
-    assert [str(row) for row in record.read(out) if row.seed == 0] == [str(row) for row in before]  # nan is not nan
+    assert [str(row) for row in read(record.Outcome, out) if row.seed == 0] == [
+        str(row) for row in before
+    ]  # nan is not nan
 
 
 def test_an_ensemble_is_the_mean_of_scores_on_one_scale(tiny, monkeypatch, tmp_path):
     out, folder = tmp_path / "accuracy.csv", tmp_path / "scores"
     study(out, "--steps", "1", "--seeds", "0-2", "--scores", str(folder))
-    rows = [row for row in record.read(out) if (row.row, row.category) == ("3-way", "a")]
+    rows = [row for row in read(record.Outcome, out) if (row.row, row.category) == ("3-way", "a")]
     kept = [load_file(record.scores_of(folder, row)) for row in rows]
     scores, labels = torch.stack([each["scores"] for each in kept]).mean(0), kept[0]["labels"]
     wins = [float(bad > good) for bad in scores[labels] for good in scores[~labels]]
-    one = next(row for row in record.read(out) if (row.row, row.category) == ("3-way, ensemble", "a"))
+    one = next(row for row in read(record.Outcome, out) if (row.row, row.category) == ("3-way, ensemble", "a"))
     assert one.image_auroc == pytest.approx(sum(wins) / len(wins), abs=1e-4)
     assert one.seed == record.ENSEMBLE
 
@@ -110,11 +113,11 @@ def test_images_of_another_size_are_rows_of_their_own_and_areas_have_to_fit_into
     monkeypatch.setattr(measure, "learn", lambda *_: 1.0)
     for size in ("72", "96"):
         accuracy.main([*words, "--folders", str(tmp_path / "tile"), "--size", size])
-    rows = record.read(out)
+    rows = read(record.Outcome, out)
     assert [(row.row, row.data, row.category) for row in rows] == [
         (f"PatchNet 64/4 from others{level}", f"tile at {size}²", "tile")
-        for level in ("", ", level")
         for size in (72, 96)
+        for level in ("", ", level")
     ]
     assert "--steps 1 --size 72 --folders DIR" in rows[0].command
     monkeypatch.setattr(measure, "learn", lambda *_: pytest.fail("measured again"))
@@ -129,7 +132,7 @@ def test_planted_test_sets_are_rows_of_their_own_and_so_says_the_command(monkeyp
     )
     accuracy.main(["--study", "open points, patches", "--rows", "jitter 0.1", "--steps", "1", "--planted",
                    "--out", str(out)])  # fmt: skip
-    rows = record.read(out)
+    rows = read(record.Outcome, out)
     assert [row.category for row in rows] == ["brick, planted", "brick, planted, other exposures"]
     assert "--planted" in rows[0].command
 
@@ -156,7 +159,7 @@ def test_minutes_become_the_steps_that_fit(tiny, monkeypatch, tmp_path):
     monkeypatch.setattr(measure, "learn", lambda network, study, normal, steps, seed: tiny.append(steps) or 0.5 * steps)
     study(out, "--minutes", "1", "--rows", "3-way")
     assert tiny == [4, 8, 16, 120]  # 2, 4 and 8 seconds, a twelfth of the minute is 5
-    assert {row.budget for row in record.read(out)} == {"1 min"}
+    assert {row.budget for row in read(record.Outcome, out)} == {"1 min"}
 
 
 @pytest.mark.parametrize("arguments", [[], ["--steps", "1", "--minutes", "1"]])
@@ -180,10 +183,10 @@ def test_a_row_of_another_device_does_not_stand_for_this_ones(tmp_path):
         "detection", "3-way", "mvtec", "screw", 0, "9 steps", 9, "random", 0.8, float("nan"), float("nan"), 60.0, 1.0,
         100, "cpu", 1, "2", "c", "d", "command",
     )  # fmt: skip
-    record.keep([one, replace(one, device="a GPU"), replace(one, image_auroc=0.7)], tmp_path / "rows.csv")
-    assert [(row.device, row.image_auroc) for row in record.read(tmp_path / "rows.csv")] == [
-        ("a GPU", 0.8),
+    keep([one, replace(one, device="a GPU"), replace(one, image_auroc=0.7)], tmp_path / "rows.csv")
+    assert [(row.device, row.image_auroc) for row in read(record.Outcome, tmp_path / "rows.csv")] == [
         ("cpu", 0.7),
+        ("a GPU", 0.8),
     ]
 
 
@@ -192,7 +195,7 @@ def test_the_kept_rows_are_read_as_they_were_written():
     if not kept.exists():
         pytest.skip("no rows are kept")
     with open(kept, newline="") as file:
-        assert len(record.read(kept)) == sum(1 for _ in csv.reader(file)) - 1
+        assert len(read(record.Outcome, kept)) == sum(1 for _ in csv.reader(file)) - 1
 
 
 def test_equal_times_are_measured_on_brick_and_on_the_folders_that_are_there(monkeypatch, tmp_path):

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
 
 from benchmarks.augment import family
+from benchmarks.kept import read
 from benchmarks.photographs import make_photographs
-from benchmarks.rows import read
+from benchmarks.rows import Row
 from fastcutpaste.transforms.recipes import RECIPES, recipe
 from tests.family_public import PUBLIC
 from tests.family_reference import REFERENCES
@@ -75,7 +76,7 @@ def test_each_recipe_becomes_a_row_a_provider(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(family, "RECIPES", {name: RECIPES[name] for name in ("fpi", "nsa")})
     family.run_family(tmp_path / "rows.csv", seconds=0.0, batch=2, size=64, rounds=2)
     torch.set_num_threads(threads)
-    rows = {(row.op, row.provider): row for row in read(tmp_path / "rows.csv")}
+    rows = {(row.op, row.provider): row for row in read(Row, tmp_path / "rows.csv")}
     assert {(name, who) for name in ("fpi", "nsa") for who in (family.OURS, family.STEPS, family.WELL)} <= set(rows)
     assert all((row.threads, row.batch, row.size) == (1, 2, 64) for row in rows.values())
     assert capsys.readouterr().out.count("times") == sum(row.provider != family.OURS for row in rows.values())

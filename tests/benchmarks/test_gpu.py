@@ -8,7 +8,8 @@ import torch
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import family
 from benchmarks.gpu.figures import Figure, Figures, Plan
-from benchmarks.rows import read
+from benchmarks.kept import read
+from benchmarks.rows import Row
 from fastcutpaste.transforms.defect import Made
 from fastcutpaste.transforms.recipes import recipe
 
@@ -27,7 +28,7 @@ def rehearse(out, *sections):
 def test_a_rehearsal_writes_rows_figures_and_profiles_and_prints_the_table_last(tmp_path, capsys, one_thread):
     assert rehearse(tmp_path, "ceilings", "op", "density") == 0
     printed = capsys.readouterr().out.splitlines()
-    rows, found = read(tmp_path / "gpu.csv"), json.loads((tmp_path / "gpu.json").read_text())
+    rows, found = read(Row, tmp_path / "gpu.csv"), json.loads((tmp_path / "gpu.json").read_text())
     assert set(found) == {"device", "torch", "commit", "rehearsal", "figures", "skipped", "seconds"}
     assert found["rehearsal"] is True
     assert found["skipped"] == {}
@@ -71,7 +72,7 @@ def test_recipes_are_compared_and_measured_one_by_one(monkeypatch, tmp_path, one
     assert "of torch.bool differ from a CPU's" in found["skipped"]["unsteady"]
     measured = {"cutpaste", "draem", "blend by gradients"}
     assert {f"{name}: launches" for name in measured} <= {figure["what"] for figure in found["figures"]}
-    assert {row.op for row in read(tmp_path / "gpu.csv")} == measured
+    assert {row.op for row in read(Row, tmp_path / "gpu.csv")} == measured
 
 
 def test_a_section_that_fails_is_named_and_the_others_go_on(monkeypatch, tmp_path, capsys, one_thread):

@@ -8,7 +8,7 @@ import benchmarks
 
 ROOT = Path(benchmarks.__file__).parent
 COMMANDS = {"augment", "train", "score", "accuracy", "speedrun", "peers", "gpu", "siege"}
-SHARED = {"benchmarks.rows", "benchmarks.plots", "benchmarks.photographs"}
+SHARED = {"benchmarks.rows", "benchmarks.kept", "benchmarks.plots", "benchmarks.photographs"}
 
 
 def imports():

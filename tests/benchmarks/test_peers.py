@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.kept import keep, read
 from benchmarks.peers import __main__ as peers
 from benchmarks.peers import measure, others
 
@@ -63,8 +64,8 @@ def test_a_later_row_stands_for_an_earlier_one_and_the_table_has_ours_first(tmp_
     kept = tmp_path / "kept.csv"
     for row in (one, replace(one, image_auroc=0.8), replace(one, seed=1), replace(one, peer="B", image_auroc=0.95),
                 replace(one, peer=peers.OURS, image_auroc=0.7, pixel_auroc=0.9)):  # fmt: skip
-        peers.keep(row, kept)
-    rows = peers.read(kept)
+        keep([row], kept)
+    rows = read(peers.Row, kept)
     assert len(rows) == 4
     cells = [line.strip("| ").split(" | ") for line in peers.table(rows).splitlines()[2:]]
     assert [line[:5] for line in cells] == [

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks.accuracy import promise
+from benchmarks.kept import read
 
 
 def test_a_set_is_drawn_ten_times_and_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,6 +30,6 @@ def test_a_set_is_drawn_ten_times_and_kept_once(tmp_path: Path, monkeypatch: pyt
     page = tmp_path / "promise.md"
     page.write_text("<!-- promise -->\nold\n<!-- /promise -->\n")
     monkeypatch.setattr(promise, "PAGE", page)
-    promise.write_page(promise.keep([], out))
+    promise.write_page(read(promise.Kept, out))
     assert "| noise | 4 | 20.0% | 29 |" in page.read_text()
     assert "old" not in page.read_text()

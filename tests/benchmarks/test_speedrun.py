@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.kept import keep, read
 from benchmarks.speedrun import __main__ as speedrun
 
 
@@ -25,8 +26,8 @@ def category(tmp_path):
 
 def test_a_run_trains_for_its_budget_and_is_kept_with_what_it_reached(category, monkeypatch, tmp_path):
     monkeypatch.setattr(speedrun, "USUAL_SIZE", 72)
-    read, tested = speedrun.read_folder, []
-    monkeypatch.setattr(speedrun, "read_folder", lambda folder: tested.append(folder) or read(folder, 72))
+    read_folder, tested = speedrun.read_folder, []
+    monkeypatch.setattr(speedrun, "read_folder", lambda folder: tested.append(folder) or read_folder(folder, 72))
     track = replace(speedrun.TRACKS["bottle"], row="PatchNet 64/4", steps=(2, 3))
     record = speedrun.run("bottle", track, category, (0, 1), torch.device("cpu"))
     assert tested == [category]
@@ -34,10 +35,10 @@ def test_a_run_trains_for_its_budget_and_is_kept_with_what_it_reached(category, 
     assert record.mean_figure == pytest.approx(sum(map(float, record.figures.split())) / 2, abs=1e-4)
     assert record.mean_seconds > 0
 
-    speedrun.keep([record], tmp_path / "kept.csv")
+    keep([record], tmp_path / "kept.csv")
     slower = replace(record, mean_seconds=record.mean_seconds + 9)
-    speedrun.keep([slower], tmp_path / "kept.csv")
-    assert speedrun.read(tmp_path / "kept.csv") == [record, slower]  # a slower one stays too
+    keep([slower], tmp_path / "kept.csv")
+    assert read(speedrun.Record, tmp_path / "kept.csv") == [record, slower]  # a slower one stays too
 
 
 def test_the_table_has_the_fastest_that_reached_its_goal_first_and_says_what_missed():
