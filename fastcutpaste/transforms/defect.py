@@ -130,6 +130,7 @@ class Defect(Maker):
         self.numbers = sum(self.counts)
 
     def make(self, images: Tensor, draws: Tensor, soft: bool = True, only: Tensor | None = None) -> Made:
+        self.fill.check(images)
         own, for_mask, for_fill, for_blend = torch.split(draws, self.counts, dim=1)
         if self.p < 1:
             only = own[:, 0] < self.p if only is None else only & (own[:, 0] < self.p)

@@ -29,6 +29,9 @@ class Fill(nn.Module):
 
     numbers: int
 
+    def check(self, images: Tensor) -> None:
+        """Raise for images that it cannot fill, whichever of them would be."""
+
     def at(self, images: Tensor, draws: Tensor, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """Give (…, C) at pixels that `textures` describes."""
         raise TypeError(f"{type(self).__name__}: a subclass that defines at() required")
@@ -122,6 +125,8 @@ class Textures(Shifted):
         TypeError, ValueError: textures of another type or shape, or none; in use, of other channels than the images.
     """
 
+    textures: Tensor
+
     def __init__(
         self,
         textures: Tensor,
@@ -138,12 +143,14 @@ class Textures(Shifted):
             raise ValueError(f"Textures: at least one texture (N, 3 or 1, h, w) required, got {tuple(textures.shape)}")
         self.register_buffer("textures", textures, persistent=False)
 
+    def check(self, images: Tensor) -> None:
+        channels = self.textures.shape[1]
+        if channels not in (1, images.shape[1]):
+            raise ValueError(f"Textures: of {images.shape[1]} channels like the images required, got {channels}")
+
     def source(self, images: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-        textures: Tensor = self.textures  # type: ignore[assignment]
-        if textures.shape[1] not in (1, images.shape[1]):
-            raise ValueError(f"Textures: of {images.shape[1]} channels like the images required, "
-                             f"got {textures.shape[1]}")  # fmt: skip
-        textures = textures.expand(-1, images.shape[1], -1, -1)
+        self.check(images)
+        textures: Tensor = self.textures.expand(-1, images.shape[1], -1, -1)
         return textures, (draws[:, 0] * len(textures)).long()
 
     def at(self, images: Tensor, draws: Tensor, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
@@ -191,11 +198,13 @@ class Pattern(Fill):
         super().__init__()
         self.numbers = 11
 
+    def check(self, images: Tensor) -> None:
+        if images.shape[1] > 3:
+            raise ValueError(f"Pattern: images of at most 3 channels required, got {images.shape[1]}")
+
     def at(self, images: Tensor, draws: Tensor, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        channels = images.shape[1]
-        if channels > 3:
-            raise ValueError(f"Pattern: images of at most 3 channels required, got {channels}")
-        side = min(images.shape[-2:])
+        self.check(images)
+        channels, side = images.shape[1], min(images.shape[-2:])
         return _in_range(pattern(draws[:, : 5 + 2 * channels], side, channels, image, row, column), images)
 
 
@@ -211,6 +220,10 @@ class AnyOf(Fill):
                 raise TypeError(f"AnyOf: a fill of transforms.fills required, got {type(fill).__name__}")
         self.fills = nn.ModuleList(fills)
         self.numbers = 1 + max(fill.numbers for fill in fills)
+
+    def check(self, images: Tensor) -> None:
+        for fill in self.fills:
+            fill.check(images)  # type: ignore[operator]
 
     def at(self, images: Tensor, draws: Tensor, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
         choice = (draws[:, 0] * len(self.fills)).long()[image][..., None]

@@ -318,6 +318,18 @@ def test_images_that_do_not_fit_are_refused():
         Defect(Blob(), Other(), Replace()).augment(images.float())
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_a_fill_cannot_fill_is_refused_whether_or_not_it_is_drawn(order):
+    images, flat = random_images((2, 4, 64, 64), torch.uint8), Blob()
+    for wrong in (Pattern(), Textures(TEXTURES)):
+        either = Defect(flat, AnyOf(*(Noise(), wrong)[::order]), Replace())
+        mixture = Mixture(*(Defect(flat, Noise(), Replace()), Defect(flat, wrong, Replace()))[::order])
+        for maker in (either, mixture, Defect(flat, wrong, Replace(), p=0.0)):
+            for draw in (0.0, 0.99):
+                with pytest.raises(ValueError, match=r"Pattern: images of at most 3|Textures: of 4 channels"):
+                    maker.augment(images, draws=torch.full((2, maker.numbers), draw))
+
+
 def test_an_image_without_object_stays_normal():
     images = torch.full((3, 3, 32, 32), 90, dtype=torch.uint8)
     images[1, :, 8:24, 8:24] = 200
