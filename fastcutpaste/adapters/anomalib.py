@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fastcutpaste.op.checks import check_images
 from fastcutpaste.op.placement import uniform
 from fastcutpaste.transforms.defect import augmented
+from fastcutpaste.transforms.ruled import check_augments
 
 OLDEST = "0.24"
 
@@ -45,9 +46,7 @@ class AnomalyGenerator(v2.Transform):  # type: ignore[misc]  # torchvision has n
 
     def __init__(self, maker: nn.Module, probability: float = 0.5) -> None:
         super().__init__()
-        if not isinstance(maker, nn.Module) or not hasattr(maker, "augment"):
-            came = type(maker).__name__
-            raise TypeError(f"AnomalyGenerator: a recipe or transform with augment() required, got {came}")
+        check_augments("AnomalyGenerator", maker)
         if not 0 <= probability <= 1:
             raise ValueError(f"AnomalyGenerator: probability from 0 to 1 required, got {probability}")
         self.maker, self.probability = maker, probability

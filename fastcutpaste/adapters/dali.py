@@ -12,11 +12,10 @@ from math import log, radians
 from typing import Any
 
 import numpy as np
-import torch
 
 from fastcutpaste.op.checks import Range
 from fastcutpaste.op.color import Jitter, JitterStrength
-from fastcutpaste.op.placement import DRAWS, AspectDistribution, Patches, place_cutpaste, place_scar
+from fastcutpaste.op.placement import DRAWS, AspectDistribution, Patches, place_cutpaste, place_scar, uniform
 
 OLDEST = (2, 2)  # 2.0 has no % for what a pipeline computes, which the turned strips take; 2.1 was not tried
 
@@ -69,7 +68,13 @@ def cutpaste(
         ValueError: a range upside down or out of bounds.
     """
     place_cutpaste(  # wrong settings fail here
-        torch.empty(0, DRAWS), 1, 1, area=area, aspect=aspect, aspect_distribution=aspect_distribution, jitter=jitter
+        uniform((0, DRAWS), "cpu"),
+        1,
+        1,
+        area=area,
+        aspect=aspect,
+        aspect_distribution=aspect_distribution,
+        jitter=jitter,
     )
     ops, math, drawn, height, width = _start(images, draws)
     areas = _between(_at(drawn, 0), area) * (height * width)
@@ -122,7 +127,7 @@ def cutpaste_scar(
         ValueError: a range upside down or out of bounds.
     """
     place_scar(  # wrong settings fail here
-        torch.empty(0, DRAWS),
+        uniform((0, DRAWS), "cpu"),
         1,
         1,
         scar_width=scar_width,

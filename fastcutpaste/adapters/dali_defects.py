@@ -13,6 +13,7 @@ from torch.utils.dlpack import from_dlpack, to_dlpack  # type: ignore[attr-defin
 
 from fastcutpaste.adapters.dali import Node, draw, fn, operators  # type: ignore[attr-defined]
 from fastcutpaste.transforms.defect import augmented
+from fastcutpaste.transforms.ruled import check_augments
 
 
 def make_defects(images: Node, maker: nn.Module, *, draws: Node | None = None) -> tuple[Node, Node]:
@@ -36,9 +37,7 @@ def make_defects(images: Node, maker: nn.Module, *, draws: Node | None = None) -
     Cost: a copy of the images beside what `maker` takes, so that they lie in one tensor; in a pipeline it needs
         Python's lock.
     """
-    if not isinstance(maker, nn.Module) or not hasattr(maker, "augment"):
-        came = type(maker).__name__
-        raise TypeError(f"make_defects: a recipe or transform with augment() required, got {came}")
+    check_augments("make_defects", maker)
     ops, _ = operators(images)
     draws = draw(ops, images, int(maker.numbers)) if draws is None else draws  # type: ignore[arg-type]
     if ops is fn:

@@ -94,7 +94,7 @@ def soft_label(before: Tensor, after: Tensor, mask: Tensor) -> Tensor:
     Source: Schlüter et al., "Natural Synthetic Anomalies", 2022: its code's label, without the median filter.
     """
     if touches_little(before, after):
-        label, spots = torch.zeros(mask.shape), find_spots(mask)
+        label, spots = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device), find_spots(mask)
         if spots:
             new, old = (torch.from_numpy(take(images.numpy(), spots)).float() for images in (after, before))
             put(label.numpy(), spots, _logistic((new - old).abs_().mean(0), before.dtype)[None].numpy())

@@ -2,6 +2,8 @@
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.autograd.forward_ad import unpack_dual
 
 _NUMPY_TYPES = (torch.bool, torch.uint8, torch.float32, torch.float64)
 Range = tuple[float, float]
@@ -55,5 +57,13 @@ def touches_little(images: Tensor, *others: Tensor | None) -> bool:
 
     Not where a gradient is asked for.
     """
-    traced = torch.compiler.is_compiling() or any(each is not None and each.requires_grad for each in (images, *others))
-    return images.device.type == "cpu" and images.dtype in _NUMPY_TYPES and not traced
+    known = images.device.type == "cpu" and images.dtype in _NUMPY_TYPES
+    return known and not torch.compiler.is_compiling() and not followed(images, *others)
+
+
+def followed(*tensors: Tensor | None) -> bool:
+    """Tell whether a gradient of what becomes of tensors is asked for: backward, forward or by `torch.func`."""
+    given = [each for each in tensors if each is not None]
+    if torch.compiler.is_compiling() or any(each.requires_grad for each in given):
+        return any(each.requires_grad for each in given)
+    return any(is_functorch_wrapped_tensor(each) or unpack_dual(each).tangent is not None for each in given)  # type: ignore[no-untyped-call]

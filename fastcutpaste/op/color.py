@@ -125,8 +125,8 @@ def greys(pixels: Tensor, rotated: Tensor, jitter: Jitter) -> tuple[Tensor, Tens
     if pixels.shape[-3] != 3:
         return before, before
     change = _grey(rotated) - before
-    first, last = (jitter.order < 1 / 3) * 1.0, (jitter.order > 5 / 6) * 1.0
-    return before + change * ((jitter.order < 1 / 2) * 1.0), before + change * (first + last * jitter.saturation)
+    early, first, last = ((jitter.order < 1 / 2), (jitter.order < 1 / 3), (jitter.order > 5 / 6))
+    return before + change * early, before + change * (first + last * jitter.saturation)
 
 
 def recolor(rotated: Tensor, grey: Tensor, mean_grey: Tensor, jitter: Jitter, dtype: torch.dtype) -> Tensor:

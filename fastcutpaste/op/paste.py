@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastcutpaste.op.checks import check_images, check_values, memory_format_of, touches_little
+from fastcutpaste.op.checks import check_images, check_values, followed, memory_format_of, touches_little
 from fastcutpaste.op.color import check_normalization, greys, normalization, normalize, recolor, rotate_hue
 from fastcutpaste.op.placement import Patches, uniform
 from fastcutpaste.op.rules import Rules
@@ -100,7 +100,8 @@ def paste_normalized(
 def cover(patches: Patches, size: tuple[int, int]) -> Tensor:
     """Give where patches (B,) lie in images of a (height, width): bool (B, 1, H, W), the mask of `paste`."""
     if touches_little(patches.angle):
-        return paste_slices(torch.empty(len(patches.y), 0, *size), patches._replace(jitter=None, feather=None), None)[1]
+        none = torch.empty(len(patches.y), 0, *size, dtype=torch.float32, device=patches.y.device)
+        return paste_slices(none, patches._replace(jitter=None, feather=None), None)[1]
     rows = torch.arange(size[0], device=patches.y.device).view(-1, 1)
     columns = torch.arange(size[1], device=patches.y.device)
     return _locate(rows, columns, patches.map(lambda field: field.view(-1, 1, 1, 1)))[2]
@@ -300,8 +301,7 @@ def _compute_dtype(images: Tensor) -> torch.dtype:
 def has_kernels(images: Tensor, fill: Tensor | None = None) -> bool:
     """Tell whether `kernels` can do it: on a GPU, with one or three channels, where no gradient is asked for."""
     known = images.dtype in (torch.uint8, torch.float32, torch.bfloat16, torch.float16) and images.shape[1] in (1, 3)
-    followed = images.requires_grad or (fill is not None and fill.requires_grad)
-    if images.device.type != "cuda" or not HAS_TRITON or not known or followed:
+    if images.device.type != "cuda" or not HAS_TRITON or not known or followed(images, fill):
         return False
     if torch.compiler.is_compiling():
         return True

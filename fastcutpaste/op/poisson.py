@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-from fastcutpaste.op.checks import check_images, check_values, memory_format_of
+from fastcutpaste.op.checks import check_images, check_values, memory_format_of, touches_little
 
 MARGIN = 3  # pixels along the mask's edge that keep the image's gradients, as OpenCV has it
 Array = NDArray[Any]
@@ -49,11 +49,10 @@ def poisson_blend(images: Tensor, fill: Tensor, mask: Tensor, mixed: bool = Fals
     """
     _check(images, fill, mask)
     fill, inner = fill.expand_as(images), mask[..., 1:-1, 1:-1]
-    followed = images.requires_grad or fill.requires_grad
-    if images.device.type != "cpu" or torch.compiler.is_compiling() or followed:
-        return _blend(images, fill, pad(inner, (1, 1, 1, 1)), mixed)
-    if images.dtype not in (torch.uint8, torch.float32, torch.float64):  # which NumPy does not know, or is slow in
+    if images.device.type == "cpu" and images.dtype in (torch.float16, torch.bfloat16):  # NumPy does not know them
         return poisson_blend(images.float(), fill.float(), mask, mixed).to(images.dtype)
+    if not touches_little(images, fill):
+        return _blend(images, fill, pad(inner, (1, 1, 1, 1)), mixed)
     blended = images.clone(memory_format=memory_format_of(images))
     arrays = zip(blended.numpy(), fill.detach().numpy(), inner[:, 0].numpy(), strict=True)
     for image, above, marked in arrays:

@@ -40,7 +40,7 @@ def perlin(seeds: Tensor, cells: Tensor, angle: Tensor, size: tuple[int, int], m
     # Of rows and of columns together: (B, 2, length, 2·n).
     axis, length = torch.arange(2, device=seeds.device).view(2, 1, 1), max(size)
     sides = torch.where(axis[..., 0] == 0, size[0], size[1])
-    along = torch.arange(length, device=seeds.device) / sides * cells[..., None]  # in cells
+    along = torch.arange(length, dtype=torch.float32, device=seeds.device) / sides * cells[..., None]  # in cells
     beyond = along[..., None] - lines  # from each line
     near = (1 - beyond.abs()).clamp(min=0)
     faded = near**3 * (near * (near * 6 - 15) + 10)
@@ -54,8 +54,8 @@ def _turned(field: Tensor, angle: Tensor) -> Tensor:
     """Turn a field (B, 1, H, W) by degrees (B,) counter-clockwise about its middle, bilinear, 0 outside."""
     height, width = field.shape[-2:]
     radians = angle.deg2rad().view(-1, 1, 1, 1)
-    down = (torch.arange(height, device=field.device) + 0.5 - height / 2).view(-1, 1)
-    right = torch.arange(width, device=field.device) + 0.5 - width / 2
+    down = (torch.arange(height, dtype=torch.float32, device=field.device) + 0.5 - height / 2).view(-1, 1)
+    right = torch.arange(width, dtype=torch.float32, device=field.device) + 0.5 - width / 2
     is_x = (torch.arange(2, device=field.device) == 0).view(-1, 1, 1)
     to_x, to_y = 2 / width, 2 / height  # -1 to 1 across the field
     # Both coordinates at once, and what depends on one of rows and columns before what depends on both: (B, 2, H, W).
@@ -123,12 +123,15 @@ def _in_scratch(
 ) -> Tensor:
     """Tell which offsets (N, 1, h, w) lie on scratches."""
     along, across = _in_axes(down, right, angle)
-    t = along / _each(length / 2)  # -1 to 1 from end to end
-    arc, slope = _each(bend * length) * (1 - t.square()), _each(-4 * bend) * t
-    distance = (across - arc).abs() / (1 + slope.square()).sqrt()  # from the curve, nearly
+    half_length, height = _each(length / 2), _each(bend * length)
+    t = along / half_length  # -1 to 1 from end to end
+    for _ in range(2):  # to the closest point of the curve, along its tangent: steep arcs would have gaps else
+        slope, above = _each(-4 * bend) * t, across - height * (1 - t.square())
+        t = t + (along - t * half_length + slope * above) / (1 + slope.square()) / half_length
+    distance = (along - t * half_length).square() + (across - height * (1 - t.square())).square()
     varied = (3 + (t * (2 * math.pi) + _each(phase)).cos()) / 4
     half = (_each(width / 2) * (1 - t**4) * varied).clamp(min=0.5)  # thinner ones would have gaps
-    return (distance <= half) & (t.abs() <= 1)
+    return (distance <= half.square()) & (t.abs() <= 1)
 
 
 def _each(numbers: Tensor) -> Tensor:
@@ -160,9 +163,10 @@ def _around(
     for group in _alike(reach):
         most = math.ceil(float(reach[group[0]])) + 1
         sides = min(2 * most + 1, height), min(2 * most + 1, width)
-        room = torch.tensor([height - sides[0], width - sides[1]])
+        room = torch.tensor([height - sides[0], width - sides[1]], device=device)
         corner = torch.minimum((centre[group].round().long() - most).clamp(min=0), room)  # of squares inside the image
-        down, right = (corner[:, i, None] + torch.arange(sides[i]) - centre[group][:, i, None] for i in range(2))
+        lines = (torch.arange(side, device=device) for side in sides)
+        down, right = (corner[:, i, None] + line - centre[group][:, i, None] for i, line in enumerate(lines))
         found = inside(down[:, None, :, None], right[:, None, None], *(field[group] for field in shapes))
         for i, (top, left), square in zip(group, corner.tolist(), found[:, 0].numpy(), strict=True):
             mask[i // count, 0, top : top + sides[0], left : left + sides[1]] |= square

@@ -45,7 +45,7 @@ def read(source: Tensor, place: Place, size: tuple[int, int], image: Tensor, row
     Returns:
         (…, C) of the source's type.
     """
-    y, x = row + (0.5 - size[0] / 2), column + (0.5 - size[1] / 2)  # from the middle
+    y, x = row.float() + (0.5 - size[0] / 2), column.float() + (0.5 - size[1] / 2)  # from the middle
     place = place.map(lambda field: field[image])
     if place.turn is not None:
         y, x = torch.where(place.turn, x, y), torch.where(place.turn, y, x)
@@ -59,7 +59,7 @@ def read_spots(source: Tensor, place: Place, size: tuple[int, int], spots: list[
     Which row is read depends on the row alone, or turned on the column alone: no pixel is computed, only looked up.
     """
     count, channels, _, width = source.shape
-    y, x = (torch.arange(length) + (0.5 - length / 2) for length in size)
+    y, x = (torch.arange(length, dtype=torch.float32, device=source.device) + (0.5 - length / 2) for length in size)
     place = place.map(lambda field: field[:, None])
     upright = [lines.numpy() for lines in _lines(place, y, x, source)]  # (B, H) and (B, W)
     turned = upright if place.turn is None else [lines.numpy() for lines in _lines(place, x, y, source)]

@@ -35,7 +35,7 @@ class Replace(Blend):
     """Put the fill in place of the image."""
 
     def share(self, mask: Tensor, draws: Tensor) -> Tensor:
-        return torch.ones(len(mask), 1, 1, 1, device=mask.device)
+        return torch.ones(len(mask), 1, 1, 1, dtype=torch.float32, device=mask.device)
 
 
 class Feather(Blend):

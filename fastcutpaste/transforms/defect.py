@@ -17,7 +17,7 @@ from fastcutpaste.op.spots import blend_spots, filled
 from fastcutpaste.transforms.blends import Blend
 from fastcutpaste.transforms.fills import Fill
 from fastcutpaste.transforms.masks import Mask, masked
-from fastcutpaste.transforms.ruled import drawn
+from fastcutpaste.transforms.ruled import check_augments, drawn
 
 # Operations and reads from which on Inductor keeps a result in memory. It costs a launch and bytes, where computing it
 # again costs neither: with its own numbers (30 and 4) `draem` takes four launches more, with 60 `memseg` two.
@@ -139,7 +139,7 @@ class Defect(Maker):
         share = self.blend.share(mask, for_blend)
         kind = torch.ones_like(own[:, 0], dtype=torch.int64)
         packed = partial(self.fill.packed, images, for_fill)
-        little = touches_little(images) and not any(each.requires_grad for each in self.parameters())
+        little = touches_little(images, *self.parameters())
         if little and share is not None:
             return _told(images, blend_spots(images, mask, packed, share, jitter), mask, kind, soft)
         if little:
@@ -168,8 +168,7 @@ class Mixture(Maker):
         if not transforms:
             raise ValueError("Mixture: at least one transform required, got 0")
         for transform in transforms:
-            if not isinstance(transform, nn.Module) or not hasattr(transform, "augment"):
-                raise TypeError(f"Mixture: transforms with augment() required, got {type(transform).__name__}")
+            check_augments("Mixture", transform)
         self.transforms = nn.ModuleList(transforms)
         most = max(int(transform.numbers) for transform in transforms)  # type: ignore[arg-type]
         self.numbers = most + (len(transforms) > 1)
@@ -217,7 +216,7 @@ class Mixture(Maker):
 
 
 def _told(images: Tensor, result: Tensor, mask: Tensor, kind: Tensor, soft: bool) -> Made:
-    labels = soft_label(images, result, mask) if soft else torch.empty(0, device=images.device)
+    labels = soft_label(images, result, mask) if soft else torch.empty(0, dtype=torch.float32, device=images.device)
     return Made(result, mask, labels, kind * _any(mask))
 
 
@@ -226,7 +225,7 @@ def _differ(images: Tensor, others: Tensor) -> Tensor:
     if not touches_little(images, others):
         return _any(images != others)
     pairs = zip(images.numpy(), others.numpy(), strict=True)  # NumPy compares in a tenth of torch's time
-    return torch.tensor([not np.array_equal(one, other) for one, other in pairs], dtype=torch.bool)
+    return torch.from_numpy(np.array([not np.array_equal(one, other) for one, other in pairs], bool))
 
 
 def _any(marked: Tensor) -> Tensor:

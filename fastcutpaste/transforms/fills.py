@@ -42,9 +42,7 @@ class Fill(nn.Module):
         row, column = (
             torch.from_numpy(np.concatenate([each.ravel() for each in part])) for part in zip(*lines, strict=True)
         )
-        image = torch.tensor([spot.image for spot in spots]).repeat_interleave(
-            torch.tensor([len(spot.found) for spot in spots])
-        )
+        image = torch.from_numpy(np.repeat([spot.image for spot in spots], [len(spot.found) for spot in spots]))
         pixels: Array = self.at(images, draws, image, row, column).numpy().T
         return pixels
 
@@ -80,7 +78,7 @@ class Shifted(Fill):
         source, which = self.source(images, draws)
         low, high = self.shift
         away = draws[:, 1:3] * 2 - 1  # (B, 2), how far, either way
-        away = away.sign() * low + away * (high - low)
+        away = torch.full_like(away, low).copysign(away) + away * (high - low)
         down, right = ((away[:, i] * source.shape[2 + i]).round() for i in range(2))
         flip_y, flip_x = (1 - 2 * (draws[:, i] < 0.5).float() if self.flip else None for i in (3, 4))
         low, high = self.resize
@@ -166,17 +164,23 @@ class Color(Fill):
     """Take one color for each image.
 
     Args:
-        color: "random", uniform in the color cube, "black" or "mean", of the image.
+        color: "random", uniform in the color cube, of up to 5 channels, "black" or "mean", of the image.
     """
 
     def __init__(self, color: Colors = "random") -> None:
         super().__init__()
         self.color, self.numbers = check_color(color), 5
 
+    def check(self, images: Tensor) -> None:
+        if self.color == "random" and images.shape[1] > self.numbers:
+            raise ValueError(f"Color: images of at most {self.numbers} channels for a random color required, "
+                             f"got {images.shape[1]}")  # fmt: skip
+
     def at(self, images: Tensor, draws: Tensor, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
         return self.forward(images, draws)[:, :, 0, 0][image]
 
     def forward(self, images: Tensor, draws: Tensor) -> Tensor:
+        self.check(images)
         return plain_color(images, self.color, draws)
 
 

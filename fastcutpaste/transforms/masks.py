@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fastcutpaste.op.checks import Range, check_range, touches_little
 from fastcutpaste.op.paste import cover
 from fastcutpaste.op.shapes import blob, perlin, scratch
-from fastcutpaste.transforms.foreground import unlike_border
+from fastcutpaste.transforms.foreground import object_or_all, unlike_border
 from fastcutpaste.transforms.patch import PatchTransform
 
 
@@ -18,14 +18,16 @@ class Mask(nn.Module):
 
     Attributes:
         numbers: how many random numbers an image takes, uniform in [0, 1).
+        whole: whether it has to see all images of a batch, where some alone are asked for.
     """
 
     numbers: int
+    whole = False
 
 
 def masked(mask: Mask, images: Tensor, draws: Tensor, only: Tensor | None) -> Tensor:
     """Give a mask (B, 1, H, W), empty but for the images (B,) bool that are asked for; a CPU draws those alone."""
-    if only is None or not touches_little(images):
+    if only is None or mask.whole or not touches_little(images):
         drawn: Tensor = mask(images, draws)
         return drawn if only is None else drawn & only.view(-1, 1, 1, 1)
     empty, rows = torch.zeros_like(images[:, :1], dtype=torch.bool), only.nonzero().squeeze(1)
@@ -44,6 +46,7 @@ class Rectangle(Mask):
         if not isinstance(transform, PatchTransform):
             raise TypeError(f"Rectangle: a patch transform such as CutPaste() required, got {type(transform).__name__}")
         self.transform, self.numbers = transform, transform.numbers
+        self.whole = any(_holds_masks(part) for part in transform.modules())
 
     def forward(self, images: Tensor, draws: Tensor) -> Tensor:
         patches, _ = self.transform.choose(images, draws)
@@ -88,7 +91,7 @@ class Blob(Mask):
     Args:
         area: smallest and largest area, fractions of the image; what lies beyond the image is cut off.
         roughness: largest change of the radius, as a share of it.
-        stretch: largest length : width.
+        stretch: largest length : width, 1 to 100.
     """
 
     WAVES = 5
@@ -98,8 +101,8 @@ class Blob(Mask):
         check_range("Blob", "area", area, 0.0, 1.0)
         if not 0 <= roughness <= 1:
             raise ValueError(f"Blob: roughness from 0 to 1 required, got {roughness}")
-        if not 1 <= stretch < math.inf:
-            raise ValueError(f"Blob: stretch of at least 1 required, got {stretch}")
+        if not 1 <= stretch <= 100:
+            raise ValueError(f"Blob: stretch from 1 to 100 required, got {stretch}")
         self.area, self.roughness, self.stretch, self.numbers = area, roughness, stretch, 5 + 2 * self.WAVES
 
     def forward(self, images: Tensor, draws: Tensor) -> Tensor:
@@ -115,7 +118,7 @@ class Blob(Mask):
         area, stretch = _between(draws[:, 2], self.area) * (size[0] * size[1]), self.stretch ** draws[:, 3]
         area = area if there is None else area * there
         tall, phase = draws[:, 5::2], draws[:, 6::2] * (2 * math.pi)  # (B·count, WAVES) each
-        falling = 1 / torch.arange(2, self.WAVES + 2, device=draws.device)  # finer waves are lower
+        falling = 1 / torch.arange(2, self.WAVES + 2, dtype=torch.float32, device=draws.device)  # finer waves are lower
         tall = tall * falling * (self.roughness / sum(1 / k for k in range(2, self.WAVES + 2)))
         waves = torch.stack([tall * phase.cos(), tall * phase.sin()], dim=-1)  # (B·count, WAVES, 2)
         return blob(centre, area, stretch, draws[:, 4] * 180, waves, size, count)
@@ -126,7 +129,7 @@ class Scratch(Mask):
 
     Args:
         length: shortest and longest, pixels of an image whose shorter side is `reference`.
-        width: thinnest and thickest, the same pixels.
+        width: thinnest and thickest, the same pixels; at most half the length.
         curvature: largest height of the arc : length.
         reference: image side those pixels refer to; None: pixels as they are.
     """
@@ -151,7 +154,8 @@ class Scratch(Mask):
     def forward(self, images: Tensor, draws: Tensor) -> Tensor:
         size = _size(images)
         scale = 1.0 if self.reference is None else min(size) / self.reference
-        length, width = _between(draws[:, 2], self.length) * scale, _between(draws[:, 3], self.width) * scale
+        length = _between(draws[:, 2], self.length) * scale
+        width = torch.minimum(_between(draws[:, 3], self.width) * scale, length / 2)
         bend, phase = (draws[:, 4] * 2 - 1) * self.curvature, draws[:, 6] * (2 * math.pi)
         return scratch(_anywhere(draws[:, :2], size), length, width, bend, draws[:, 5] * 180, phase, size)
 
@@ -188,6 +192,7 @@ class _Two(Mask):
         super().__init__()
         _check_masks(type(self).__name__, first, second)
         self.first, self.second, self.numbers = first, second, first.numbers + second.numbers
+        self.whole = first.whole or second.whole
 
     def both(self, images: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         first, second = torch.split(draws, [self.first.numbers, self.second.numbers], dim=1)
@@ -220,6 +225,7 @@ class Either(Mask):
         _check_masks("Either", *masks)
         self.masks = nn.ModuleList(masks)
         self.numbers = 1 + max(mask.numbers for mask in masks)
+        self.whole = any(mask.whole for mask in masks)
 
     def forward(self, images: Tensor, draws: Tensor) -> Tensor:
         choice = (draws[:, 0] * len(self.masks)).long()
@@ -234,7 +240,7 @@ class OnObject(Mask):
 
     Args:
         mask: that is cut.
-        foreground: gives the object (B, 1, H, W) bool of images (B, C, H, W).
+        foreground: gives the object (B, 1, H, W) bool of images (B, C, H, W); what gives masks that you hold is fine.
         least: share of the object that has to be covered; where less is, the mask is empty and the image stays normal.
     """
 
@@ -244,6 +250,7 @@ class OnObject(Mask):
         if not 0 <= least <= 1:
             raise ValueError(f"OnObject: least from 0 to 1 required, got {least}")
         self.mask, self.foreground, self.least, self.numbers = mask, foreground, least, mask.numbers
+        self.whole = mask.whole or _holds_masks(self)
 
     def forward(self, images: Tensor, draws: Tensor) -> Tensor:
         there, mask = self.foreground(images), self.mask(images, draws)
@@ -255,6 +262,11 @@ class OnObject(Mask):
             return covered
         share = covered.sum((1, 2, 3)) / there.sum((1, 2, 3)).clamp(min=1)
         return covered & (share >= self.least).view(-1, 1, 1, 1)
+
+
+def _holds_masks(module: nn.Module) -> bool:
+    """Tell whether a foreground may be that of a certain batch, and not be found in whichever images are shown."""
+    return getattr(module, "foreground", unlike_border) not in (unlike_border, object_or_all)
 
 
 def _size(images: Tensor) -> tuple[int, int]:

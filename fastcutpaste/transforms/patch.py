@@ -17,6 +17,7 @@ from fastcutpaste.op.placement import (
     combined,
     place_cutpaste,
     place_scar,
+    uniform,
 )
 from fastcutpaste.op.rules import Kind, Rule, Rules, rules_of
 from fastcutpaste.transforms.ruled import Ruled, drawn, picked
@@ -135,7 +136,7 @@ class CutPaste(PatchTransform):
         super().__init__(p, feather)
         self.area, self.aspect, self.aspect_distribution, self.jitter = area, aspect, aspect_distribution, jitter
         self.source = _checked_source(source)
-        self.place(torch.empty(0, DRAWS), 1, 1)  # wrong settings fail here, not at the first batch
+        self.place(uniform((0, DRAWS), "cpu"), 1, 1)  # wrong settings fail here, not at the first batch
 
     def place(self, draws: Tensor, height: int, width: int) -> Patches:
         return place_cutpaste(
@@ -194,7 +195,7 @@ class CutPasteScar(PatchTransform):
         super().__init__(p, feather)
         self.scar_width, self.scar_length, self.rotation = scar_width, scar_length, rotation
         self.reference, self.jitter, self.source = reference, jitter, _checked_source(source)
-        self.place(torch.empty(0, DRAWS), 1, 1)
+        self.place(uniform((0, DRAWS), "cpu"), 1, 1)
 
     def place(self, draws: Tensor, height: int, width: int) -> Patches:
         return place_scar(
@@ -283,7 +284,7 @@ class BaseAugmentation(Ruled):
         if not 0 <= shift < 1:
             raise ValueError(f"BaseAugmentation: shift from 0 to below 1 required, got {shift}")
         self.shift, self.jitter, self.numbers = shift, jitter, 7
-        place_jitter(torch.empty(5, 0), jitter)
+        place_jitter((0.5,) * 5, jitter)
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Tensor:
         """Augment images (B, C, H, W), uint8 0–255 or floating point 0–1; shape, dtype and format are kept."""

@@ -114,6 +114,7 @@ def recipe(names: str, reference: int | None = 256, textures: Tensor | None = No
         textures: as for `draem`, of those recipes that take some.
 
     Raises:
+        TypeError: names that are no text.
         ValueError: a name that is none; textures of recipes that take none.
     """
     parts = check_recipe(names, textures is not None)
@@ -123,6 +124,8 @@ def recipe(names: str, reference: int | None = 256, textures: Tensor | None = No
 
 def check_recipe(names: str, textured: bool) -> list[str]:
     """Give the names that are joined by +, and raise as `recipe` does, before textures are read."""
+    if not isinstance(names, str):
+        raise TypeError(f"recipe: names joined by + as one text required, got {type(names).__name__}")
     parts = [name.strip() for name in names.split("+")]
     for name in parts:
         if name not in RECIPES:

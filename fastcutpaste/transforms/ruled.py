@@ -100,6 +100,13 @@ def picked(choice: Tensor, options: list[Tensor]) -> Tensor:
     return result
 
 
+def check_augments(who: str, transform: object) -> None:
+    """Raise TypeError unless a transform gives one image and its mask for each image, as a pretext task does not."""
+    if not isinstance(transform, nn.Module) or not hasattr(transform, "augment") or hasattr(transform, "classes"):
+        came = type(transform).__name__
+        raise TypeError(f"{who}: a recipe or a transform with augment(), such as CutPaste(), required, got {came}")
+
+
 def drawn(
     transform: nn.Module, images: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None
 ) -> Tensor:

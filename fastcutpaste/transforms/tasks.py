@@ -12,7 +12,7 @@ from fastcutpaste.op.placement import Patches, joined
 from fastcutpaste.op.rules import Rule, Rules, rules_of
 from fastcutpaste.transforms.defect import Made, Maker, augmented
 from fastcutpaste.transforms.patch import CutPaste, CutPasteScar, PatchTransform
-from fastcutpaste.transforms.ruled import Ruled, drawn
+from fastcutpaste.transforms.ruled import Ruled, check_augments, drawn
 
 
 class PretextBatch(NamedTuple):
@@ -44,9 +44,7 @@ class PretextTask(Ruled):
         if not transforms:
             raise ValueError("PretextTask: at least one transform required, got 0")
         for transform in transforms:
-            if not isinstance(transform, nn.Module) or not hasattr(transform, "augment"):
-                came = type(transform).__name__
-                raise TypeError(f"PretextTask: transforms with augment(), such as CutPaste, required, got {came}")
+            check_augments("PretextTask", transform)
             # A defect says itself which images it left out, so that what its parts do is no matter.
             for module in [transform] if isinstance(transform, Maker) else transform.modules():
                 if getattr(module, "p", 1) != 1:

@@ -110,7 +110,11 @@ def test_supersimplenet_takes_its_masks():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: AnomalyGenerator(torch.nn.Identity()), TypeError, r"augment\(\) required, got Identity"),
+        (
+            lambda: AnomalyGenerator(torch.nn.Identity()),
+            TypeError,
+            r"augment\(\), such as CutPaste\(\), required, got Identity",
+        ),
         (lambda: AnomalyGenerator(fpi(), probability=1.5), ValueError, "probability from 0 to 1 required, got 1.5"),
         (lambda: AnomalyGenerator(fpi())(torch.zeros(3, 8, 8, dtype=torch.uint8)), TypeError, "floating point"),
         (lambda: AnomalyGenerator(fpi())(torch.zeros(8, 8)), ValueError, r"\(B, C, H, W\)"),

@@ -123,7 +123,9 @@ def test_dynamic_mode_takes_single_images():
 
 
 def test_what_augments_nothing_is_refused_before_anything_is_built():
-    with pytest.raises(TypeError, match=r"a recipe or transform with augment\(\) required, got Identity"):
+    with pytest.raises(
+        TypeError, match=r"a recipe or a transform with augment\(\), such as CutPaste\(\), required, got Identity"
+    ):
         make_defects(None, torch.nn.Identity())
     with pytest.raises(TypeError, match=r"images as a DataNode of a pipeline, .* got ndarray"):
         make_defects(make_images()[0], recipe("nsa"))

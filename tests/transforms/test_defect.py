@@ -14,6 +14,7 @@ from fastcutpaste.transforms.baselines import Cutout
 from fastcutpaste.transforms.blends import Blend, Feather, Poisson, Replace, Transparent
 from fastcutpaste.transforms.defect import Defect, Mixture
 from fastcutpaste.transforms.fills import AnyOf, Color, Fill, Noise, Other, Pattern, Shifted, Textures
+from fastcutpaste.transforms.foreground import OnForeground
 from fastcutpaste.transforms.masks import Blob, Clump, Either, Intersection, OnObject, Perlin, Rectangle, Scratch, Union
 from fastcutpaste.transforms.recipes import RECIPES, recipe
 
@@ -258,7 +259,7 @@ def test_a_defect_can_be_copied_and_pickled():
     [
         (lambda: Defect(CutPaste(), Other(), Replace()), "Defect: a mask of transforms.masks required, got CutPaste"),
         (lambda: Defect(Blob(), Blob(), Replace()), "Defect: a fill of transforms.fills required, got Blob"),
-        (lambda: Mixture(torch.nn.Identity()), "Mixture: transforms with augment"),
+        (lambda: Mixture(torch.nn.Identity()), "Mixture: a recipe or a transform with augment"),
         (lambda: Rectangle(Blob()), "Rectangle: a patch transform such as .* required, got Blob"),
         (lambda: Union(Blob(), CutPaste()), "Union: a mask of transforms.masks required, got CutPaste"),
         (lambda: Either(Blob(), CutPaste()), "Either: a mask of transforms.masks required, got CutPaste"),
@@ -320,14 +321,46 @@ def test_images_that_do_not_fit_are_refused():
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_what_a_fill_cannot_fill_is_refused_whether_or_not_it_is_drawn(order):
-    images, flat = random_images((2, 4, 64, 64), torch.uint8), Blob()
-    for wrong in (Pattern(), Textures(TEXTURES)):
+    flat = Blob()
+    images = random_images((2, 6, 64, 64), torch.uint8)
+    refused = r"Pattern: .* at most 3|Textures: of 6|Color: .* at most 5"
+    for wrong in (Pattern(), Textures(TEXTURES), Color()):
         either = Defect(flat, AnyOf(*(Noise(), wrong)[::order]), Replace())
         mixture = Mixture(*(Defect(flat, Noise(), Replace()), Defect(flat, wrong, Replace()))[::order])
         for maker in (either, mixture, Defect(flat, wrong, Replace(), p=0.0)):
             for draw in (0.0, 0.99):
-                with pytest.raises(ValueError, match=r"Pattern: images of at most 3|Textures: of 4 channels"):
+                with pytest.raises(ValueError, match=refused):
                     maker.augment(images, draws=torch.full((2, maker.numbers), draw))
+
+
+def test_masks_that_are_held_are_those_of_the_whole_batch():
+    images, held = random_images((6, 3, 64, 64), torch.uint8), torch.rand(6, 1, 64, 64, generator=seeded(14)) > 0.5
+    object_of = held.clone()
+    on_it = OnObject(Blob(area=(0.2, 0.3)), lambda images: object_of)
+    moved = Rectangle(OnForeground(CutPaste(), lambda images: object_of, least=0.0))
+    for mask in (on_it, Either(on_it, Scratch()), Union(on_it, Blob()), Intersection(Blob(), on_it), moved):
+        plain, some = Defect(mask, Noise(), Replace()), Defect(mask, Noise(), Replace(), p=0.5)
+        draws = torch.rand(6, plain.numbers, generator=seeded(15))
+        whole, part = plain.augment(images, draws=draws), some.augment(images, draws=draws)
+        chosen = draws[:, 0] < 0.5
+        assert 0 < chosen.sum() < 6
+        assert torch.equal(part.mask, whole.mask & chosen.view(-1, 1, 1, 1))
+        Mixture(plain, CutPaste()).augment(images)
+    assert not (Defect(on_it, Noise(), Replace()).augment(images).mask & ~held).any()
+
+
+def test_the_least_shift_is_kept_where_a_draw_is_in_the_middle():
+    images = random_images((1, 3, 40, 40), torch.uint8)
+    filled = Shifted(shift=(0.3, 0.3))(images, torch.full((1, 7), 0.5))
+    assert torch.equal(filled[..., :28, :28], images[..., 12:, 12:])
+
+
+def test_a_pretext_task_is_no_transform_of_one():
+    for host in (Mixture, PretextTask):
+        with pytest.raises(TypeError, match=f"{host.__name__}: a recipe or a transform with augment"):
+            host(PretextTask(CutPaste()))
+    with pytest.raises(TypeError, match="recipe: names joined by"):
+        recipe(["nsa"])
 
 
 def test_an_image_without_object_stays_normal():
