@@ -19,11 +19,13 @@ def main(graph_file: str, folder: str) -> dict[str, float]:
     normal = np.array(about["calibration"]["scores"])  # of images that were held out in training
     found: dict[str, float] = {}
     for path in sorted(Path(folder).iterdir()):
-        if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"):
+        if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif"):
             continue
         with Image.open(path) as picture:
             upright = ImageOps.exif_transpose(picture)
-        if upright.mode[0] == "I":  # the upper 8 of so many bits as the detector's own images had
+        if upright.mode == "F":  # of 0 to 1
+            upright = Image.fromarray(np.rint(np.asarray(upright) * 255).clip(0, 255).astype(np.uint8))
+        elif upright.mode[0] == "I":  # the upper 8 of so many bits as the detector's own images had
             values = np.asarray(upright) >> ((about["bits"] or 16) - 8)
             upright = Image.fromarray(np.minimum(values, 255).astype(np.uint8))
         image = np.array(upright.convert("RGB")).transpose(2, 0, 1)[None]  # uint8 (1, 3, H, W), of any size

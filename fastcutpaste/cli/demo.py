@@ -39,7 +39,7 @@ PATCH = 32  # pixels, as wide as a brick
 @click.option("--steps", default=1500, show_default=True, help="Updates of the network.")
 @DEVICE_OPTION
 def demo(texture: str, seed: int, out: Path, steps: int, device: str) -> None:
-    """Train, score and look through a real texture with planted defects, in a few minutes.
+    """Train, score and look through a real texture with planted defects, in about a minute.
 
     The photograph ships with scikit-image. The images are left in OUT/data as an MVTec folder, so that `train`,
     `evaluate` and `predict` can be tried on it, and a report on them in OUT.

@@ -10,7 +10,7 @@ import click
 import numpy as np
 import torch
 
-from fastcutpaste.cli.options import finish
+from fastcutpaste.cli.options import Finite, finish
 from fastcutpaste.console import people
 from fastcutpaste.files import written_whole
 from fastcutpaste.images.decode import read_image
@@ -41,7 +41,7 @@ _MOST_NORMAL = 64  # that scales come from
 @click.option("--half", is_flag=True, help="Networks in float16: half the file.")
 @click.option("--int8", "normal", type=click.Path(path_type=Path), metavar="IMAGES",
               help="Convolutions in 8-bit whole numbers, scaled by these normal images, 64 at most.")  # fmt: skip
-@click.option("--tolerance", type=click.FloatRange(0, 1, min_open=True), default=TOLERANCE, show_default=True,
+@click.option("--tolerance", type=Finite(0, 1, min_open=True), default=TOLERANCE, show_default=True,
               help="Largest difference from the detector that may be, a share of the range of its maps.")  # fmt: skip
 def export(
     run: Path, kind: Any, out: Path | None, channels_last: bool, images: Path | None, half: bool, normal: Path | None,
@@ -70,7 +70,7 @@ def export(
         path = Path(made) / f"graph{out.suffix}"
         _write(scorer, path, kind, channels_last, half, None if normal is None else _read(normal, bits, _MOST_NORMAL))
         parity = compare(scorer, path, kind, seen, tolerance)
-        told = out.with_suffix(".parity.md")
+        told = out.with_name(f"{out.name}.{'parity' if parity.agrees else 'refused'}.md")
         with written_whole(told) as page:
             page.write_text(f"{out.name}: the exported graph beside its detector\n\n{parity.table}", encoding="utf-8")
         for line in parity.table.splitlines():
@@ -78,6 +78,7 @@ def export(
         if not parity.agrees:
             raise ValueError(f"export: differences of at most {tolerance:g} required, got those in {told}; "
                              "--tolerance allows more")  # fmt: skip
+        out.with_name(f"{out.name}.refused.md").unlink(missing_ok=True)  # of an earlier try
         parts = sorted(path.parent.glob("graph.*"))  # OpenVINO's .bin before the .xml that is read first
         size = sum(part.stat().st_size for part in parts)
         for part in parts:

@@ -1,6 +1,8 @@
 """What the commands share: options, and how they end."""
 
 import json
+import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,8 +46,18 @@ def processes(device: str, devices: int = 1) -> "Fabric | Alone":
     return Alone(device_named(device)) if devices == 1 and not one_of_several() else launched(device, devices)
 
 
-def launched(device: str, devices: int = 1, nodes: int = 1, precision: "Precision" = "auto") -> "Fabric":
-    """Start the processes that --device, --devices and --num-nodes ask for; the first alone speaks."""
+def launched(
+    device: str, devices: int = 1, nodes: int = 1, precision: "Precision" = "auto", batch: int | None = None
+) -> "Fabric":
+    """Start the processes that --device, --devices and --num-nodes ask for; the first alone speaks.
+
+    Before they start, they have to be able to share a batch, and be no more than a CPU has cores.
+    """
+    cores = os.cpu_count() or 1
+    if device_named(device).type == "cpu" and devices > max(cores, 2):
+        raise ValueError(f"--devices: at most {max(cores, 2)} on a CPU of {cores} cores required, got {devices}")
+    if batch is not None and batch % (devices * nodes):
+        raise ValueError(f"--batch: one that {devices * nodes} processes can share evenly required, got {batch}")
     from fastcutpaste.training.launch import make_fabric
 
     fabric = make_fabric(device_named(device), precision, devices, nodes)
@@ -61,6 +73,14 @@ def load_scorer(run: Path, device: "torch.device") -> "Detector | Ensemble":
     detector = load_run(run, device)
     # On a CPU a hundred images of 256² would have to come to win back the tenth of a second that it takes to make.
     return detector.optimized() if device.type == "cuda" else detector
+
+
+class Finite(click.FloatRange):
+    """Take a number in a range that is one: click's own takes NaN, which is neither below nor above anything."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        return number if math.isfinite(number) else self.fail(f"a finite number required, got {value!r}", param, ctx)
 
 
 def finish(result: dict[str, Any], status: int = 0) -> None:
@@ -111,6 +131,8 @@ def seeds_of(text: str) -> list[int]:
         first, dash, last = part.partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()) or int(last or first) < int(first):
             raise ValueError(f"--seeds: a number, a range such as 0-4 or a list such as 0,2,7 required, got {text!r}")
+        if int(last or first) >= 2**63:
+            raise ValueError(f"--seeds: numbers below 2**63 required, got {part}")
         numbers += range(int(first), int(last or first) + 1)
     if len(set(numbers)) < len(numbers):
         raise ValueError(f"--seeds: each seed once required, got {text!r}")

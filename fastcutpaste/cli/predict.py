@@ -15,6 +15,7 @@ from fastcutpaste.cli.options import (
     DEVICES_OPTION,
     PAGES_OPTION,
     STRICT_OPTION,
+    Finite,
     finish,
     load_scorer,
     named,
@@ -68,7 +69,7 @@ Told = dict[str, Any]  # what JSON says of an image: its decision and regions, o
     help="Go on with the results in OUT; those images are not scored again, and have no heat map in a report.",
 )
 @click.option("--watch", is_flag=True, help="Score what comes into the folders IMAGES, and what is there, into OUT.")
-@click.option("--settle", type=click.FloatRange(0, min_open=True), default=2.0, show_default=True,
+@click.option("--settle", type=Finite(0, min_open=True), default=2.0, show_default=True,
               help="Seconds for which a file has to be unchanged to be scored by --watch.")  # fmt: skip
 @PAGES_OPTION
 @STRICT_OPTION

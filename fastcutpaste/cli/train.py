@@ -15,6 +15,7 @@ from fastcutpaste.cli.options import (
     DEVICES_OPTION,
     PAGES_OPTION,
     TEXTURES_OPTION,
+    Finite,
     areas_of,
     device_named,
     finish,
@@ -129,8 +130,14 @@ READ = ("auto", "resident", "stream", "dali")
 @click.option("--num-nodes", default=1, show_default=True, help="Machines, each with as many devices.")
 @click.option("--resume", is_flag=True, help="Go on with the run in OUT from its checkpoint; begin if there is none.")
 @click.option("--accept-changes", is_flag=True, help="With --resume: go on although settings differ.")
-@click.option("--save-minutes", default=1.0, show_default=True, help="Most minutes from one checkpoint to the next.")
-@click.option("--save-steps", type=int, help="Most updates from one checkpoint to the next.")
+@click.option(
+    "--save-minutes",
+    type=Finite(0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Most minutes from one checkpoint to the next.",
+)
+@click.option("--save-steps", type=click.IntRange(1), help="Most updates from one checkpoint to the next.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in OUT.")
 @click.option("--profile", is_flag=True, help="Write where the time of a step goes into OUT/profile.")
 def train(
@@ -198,7 +205,7 @@ def train(
     if len(numbers) > 1 and fewest < least:
         raise ValueError(f"--seeds: at least {least} images held out required for each of an ensemble, got {fewest} of "
                          f"{len(chosen.paths)}; give more images, or a larger --held-out")  # fmt: skip
-    fabric = launched(device, devices, num_nodes, precision)
+    fabric = launched(device, devices, num_nodes, precision, config.batch)
     for line in (surveyed.headline, *(f"note: {note}" for note in surveyed.notes)):
         people.print(line, markup=False)
     folders = [out] if len(numbers) == 1 else [out / f"seed-{number}" for number in numbers]
@@ -242,7 +249,10 @@ def _check_recipe(recipe: str, jitter: float | None, source: str) -> None:
 def _probe(network: NetworkConfig, weights: str | None, config: TrainConfig, size: tuple[int, int]) -> None:
     """Say now, and not when all images are read, what a backbone or its weights, or a recipe of such a size, lacks."""
     Network(network, weights).probe(size)
-    task_of(config)(torch.zeros(0, 3, *size, dtype=torch.uint8))
+    try:
+        task_of(config)(torch.zeros(0, 3, *size, dtype=torch.uint8))
+    except ValueError as error:
+        raise ValueError(f"--recipe {config.recipe}, which learns from {size[0]}×{size[1]} pixels: {error}") from error
 
 
 def _calibrate(out: Path, folders: list[Path], images: TrainingImages, device: torch.device, fpr: float) -> float:

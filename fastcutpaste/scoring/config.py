@@ -59,6 +59,9 @@ class DetectorConfig:
     def __post_init__(self) -> None:
         if self.patch is not None:
             grid_shape(*self.size, self.patch, self.stride)
+            if self.stride > self.patch:
+                raise ValueError(f"stride: at most the {self.patch} pixels of a patch required, since nothing looks at "
+                                 f"what lies between two, got {self.stride}")  # fmt: skip
         if not 0 < self.false_positive_rate < 1:
             raise ValueError(f"false_positive_rate: above 0 and below 1 required, got {self.false_positive_rate}")
         for name, count in (("fit_patches", self.fit_patches), ("chunk", self.chunk)):

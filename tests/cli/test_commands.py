@@ -166,7 +166,7 @@ def test_export_writes_one_graph_beside_the_detector_and_how_far_the_two_are_apa
     assert Path(result["exported"]) == out / "detector.pt2"
     assert result["bytes"] == (out / "detector.pt2").stat().st_size > 1_000_000
     assert "images uint8 (batch, 3, height, width) in, maps, scores, defective out" in text
-    table = (out / "detector.parity.md").read_text(encoding="utf-8").partition("\n\n")[2]
+    table = (out / "detector.pt2.parity.md").read_text(encoding="utf-8").partition("\n\n")[2]
     assert table in text
     assert f"decisions that differ: {result['parity']['decisions']} of 4" in table
     assert f"| scores | {result['parity']['scores'][0]:.1e} |" in table
@@ -178,7 +178,7 @@ def test_export_for_openvino_writes_two_files(trained, tmp_path):
     # Where OpenVINO 2026.4 has run, a training in the same process crashed later, in native code.
     result = json.loads(start_command(tmp_path / "said", "export", trained[0], *to).succeed().said("out"))
     sizes = {path.name: path.stat().st_size for path in (tmp_path / "new").iterdir()}
-    assert sizes.keys() == {"d.bin", "d.parity.md", "d.xml"}
+    assert sizes.keys() == {"d.bin", "d.xml.parity.md", "d.xml"}
     assert result["bytes"] == sizes["d.bin"] + sizes["d.xml"]
 
 
@@ -201,9 +201,9 @@ def test_export_of_a_graph_that_disagrees_leaves_the_former_one_and_says_how_far
     page.save(tmp_path / "scan.tif", save_all=True, append_images=[page])
     words = "--format", "torch", "--out", tmp_path / "detector.pt2", "--images", tmp_path / "scan.tif"
     text = failing("export", out, *words)
-    assert text.endswith(f"required, got those in {tmp_path / 'detector.parity.md'}; --tolerance allows more")
+    assert text.endswith(f"required, got those in {tmp_path / 'detector.pt2.refused.md'}; --tolerance allows more")
     assert (tmp_path / "detector.pt2").read_text() == "the former"
-    told = (tmp_path / "detector.parity.md").read_text(encoding="utf-8")
+    told = (tmp_path / "detector.pt2.refused.md").read_text(encoding="utf-8")
     assert re.search(r"decisions that differ: \d of 2;", told)  # of each page
     assert len(list(tmp_path.iterdir())) == 3
 
