@@ -70,7 +70,22 @@ def family_table(outcomes: Sequence[Outcome]) -> str:
         cells = [f"**{cell}**" if means.get((row, name)) == best[name] else cell
                  for name, cell in zip(sets, cells, strict=True)]  # fmt: skip
         lines.append(f"| {row} | {' | '.join(cells)} |")
+    names = [_best_planted(name.partition(", ")[0], (budget, device), outcomes) for name in sets]
+    if any(names):
+        cells = [
+            f"{row}: {_figure(found[row].get(name, []))}" if row else "" for row, name in zip(names, sets, strict=True)
+        ]
+        lines.append(f"| *chosen on planted defects* | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _best_planted(category: str, how: tuple[str, str], outcomes: Sequence[Outcome]) -> str:
+    """Give the row of the family that is best on defects planted in held-out normal images; "" if none is measured."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for one in _of("family", outcomes, planted=True):
+        if one.category == f"{category}, planted" and (one.budget, one.device) == how:
+            found[one.row].append(one.image_auroc)
+    return max(found, key=lambda row: sum(found[row]) / len(found[row]), default="")
 
 
 def _best_of(line: Compared, outcomes: Sequence[Outcome]) -> list[Outcome]:

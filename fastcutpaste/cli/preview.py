@@ -21,7 +21,7 @@ from fastcutpaste.transforms.recipes import recipe as recipe_of
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), default=Path("preview.png"), show_default=True)
-@click.option("--count", default=2, show_default=True, help="Images shown with each transform.")
+@click.option("--count", type=click.IntRange(1), default=2, show_default=True, help="Images shown with each transform.")
 @click.option("--size", default="256", show_default=True, help="SIDE or HEIGHTxWIDTH, px.")
 @click.option("--recipe", "recipes", multiple=True,
               help=f"This alone, of {', '.join(RECIPES)}, or several joined by +; may be given again.")  # fmt: skip
@@ -42,7 +42,7 @@ def preview(
 
     chosen = {name: made(name) for name in recipes}
     found = find_training_images(data)
-    images = load_images(found.paths[: max(1, count)], size_of(size), bits=find_bits(found.paths)).pixels
+    images = load_images(found.paths[:count], size_of(size), bits=find_bits(found.paths)).pixels
     transforms = chosen or {
         "CutPaste": CutPaste(),
         "CutPaste, on the object": OnForeground(CutPaste()),

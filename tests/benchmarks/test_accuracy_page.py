@@ -46,12 +46,15 @@ def test_what_is_learned_from_stands_side_by_side_of_the_budget_with_most_rows()
     )  # fmt: skip
     tiles = replace(one, data="magnetic_tile at 384², published split", category="magnetic_tile", image_auroc=0.7)
     rows = [one, replace(one, seed=1, image_auroc=0.9), replace(one, row="nsa", image_auroc=0.95), tiles]
-    others = [replace(one, budget="9 steps", image_auroc=1.0), replace(one, category="screw, planted", image_auroc=1.0)]
+    planted = replace(one, category="screw, planted", image_auroc=0.6)
+    others = [replace(one, budget="9 steps", image_auroc=1.0), planted, replace(planted, row="nsa", image_auroc=0.5),
+              replace(planted, row="nsa", category="screw, planted, other exposures", image_auroc=0.9)]  # fmt: skip
     assert page.family_table([*others, *rows]).splitlines() == [
         "| 300 steps, cpu | magnetic_tile, published split, 1 seed | screw, 2 seeds |",
         "|---|---|---|",
         "| 3-way | **70.0** | **85.0 ± 5.0** |",
         "| nsa |  | 95.0 |",
+        "| *chosen on planted defects* |  | 3-way: 85.0 ± 5.0 |",
     ]
     assert page.family_table([]) == "Not measured yet.\n"
 
