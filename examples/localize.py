@@ -27,4 +27,4 @@ def main(detector_file: str, image_file: str, picture_file: str) -> tuple[int, i
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    main(*sys.argv[1:4]) if len(sys.argv) == 4 else sys.exit(__doc__)

@@ -29,4 +29,4 @@ def main(path: str) -> int:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main(*sys.argv[1:2]) if len(sys.argv) == 2 else sys.exit(__doc__)

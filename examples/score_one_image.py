@@ -18,4 +18,4 @@ def main(detector_file: str, image_file: str) -> tuple[float, bool]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(*sys.argv[1:3]) if len(sys.argv) == 3 else sys.exit(__doc__)

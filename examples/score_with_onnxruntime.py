@@ -41,4 +41,4 @@ def main(graph_file: str, folder: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(*sys.argv[1:3]) if len(sys.argv) == 3 else sys.exit(__doc__)

@@ -47,4 +47,4 @@ def main(folder: str, path: str, steps: int = 600, size: int = 256, crop: int = 
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(*sys.argv[1:3]) if len(sys.argv) == 3 else sys.exit(__doc__)

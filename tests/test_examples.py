@@ -1,6 +1,7 @@
 """The example scripts run as they stand, on small images."""
 
 import importlib.util
+import runpy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -64,7 +65,9 @@ def test_train_score_localize(bricks, tmp_path, capsys):
     exif[0x0112] = 6
     pixels.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "odd/turned.png", exif=exif)
     Image.fromarray(np.asarray(pixels.convert("L")).astype(np.uint16) * 16).save(tmp_path / "odd/deep.png")
+    Image.fromarray(np.asarray(pixels.convert("L")).astype(np.float32) / 255).save(tmp_path / "odd/share.tif")
     found = load("score_with_onnxruntime").main(tmp_path / "detector.onnx", tmp_path / "odd")
+    assert set(found) == {"turned.png", "deep.png", "share.tif"}
     for name, told in found.items():
         pixels = load_images([tmp_path / "odd" / name], (64, 64), bits=12).pixels
         assert told == pytest.approx(float(detector.score(pixels)[0]), rel=0.05)
@@ -79,6 +82,13 @@ def test_a_step_of_torchvision_trains(monkeypatch):
     few = partial(make_demo, train_count=20, calibration_count=1, good_count=1, defect_count=4)
     monkeypatch.setattr(module, "make_demo", few)
     assert module.main(epochs=1, size=48, batch=10, workers=0) > 0
+
+
+@pytest.mark.parametrize("name", ["localize", "score_one_image", "score_with_onnxruntime", "train_on_a_folder"])
+def test_an_example_without_its_words_says_which_it_takes(name, monkeypatch):
+    monkeypatch.setattr("sys.argv", [name, "--help"])
+    with pytest.raises(SystemExit, match=f"python examples/{name}.py "):
+        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
