@@ -44,7 +44,7 @@ def test_the_recipe_says_what_defects_are_learned_from(category, tmp_path, monke
     line = failing("train", category, "--out", tmp_path / "two", *SMALL, "--recipe", "fip")
     assert line.endswith("joined by +, required, got 'fip'")
     line = failing("train", category, "--out", tmp_path / "two", *SMALL, "--recipe", "nsa+draem")
-    assert line.startswith("error: Perlin: images of at least 64 pixels a side")
+    assert line.startswith("error: --recipe nsa+draem, which learns from 24×24 pixels: Perlin: images of at least 64")
     assert not (tmp_path / "two").exists()  # said before anything is made
 
 
