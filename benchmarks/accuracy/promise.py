@@ -38,7 +38,7 @@ from fastcutpaste.transforms.tasks import CutPaste3Way
 
 FOLDERS = ("mvtec_ad_256/screw", "mvtec_ad_256/bottle", "magnetic_tile")
 COUNTS, RATE, DRAWS = (10, 20, 40, 64), 0.05, 10
-MOST = 320  # normal images of a set, evenly spaced
+MOST = 320  # normal images of a set, from twice as many on every second, and so on
 PAGE = Path(__file__).parents[2] / "docs" / "promise.md"
 
 

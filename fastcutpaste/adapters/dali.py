@@ -68,14 +68,9 @@ def cutpaste(
         ValueError: a range upside down or out of bounds.
     """
     place_cutpaste(  # wrong settings fail here
-        uniform((0, DRAWS), "cpu"),
-        1,
-        1,
-        area=area,
-        aspect=aspect,
-        aspect_distribution=aspect_distribution,
+        uniform((0, DRAWS), "cpu"), 1, 1, area=area, aspect=aspect, aspect_distribution=aspect_distribution,
         jitter=jitter,
-    )
+    )  # fmt: skip
     ops, math, drawn, height, width = _start(images, draws)
     areas = _between(_at(drawn, 0), area) * (height * width)
     if aspect_distribution == "log_uniform":

@@ -125,7 +125,7 @@ def greys(pixels: Tensor, rotated: Tensor, jitter: Jitter) -> tuple[Tensor, Tens
     if pixels.shape[-3] != 3:
         return before, before
     change = _grey(rotated) - before
-    early, first, last = ((jitter.order < 1 / 2), (jitter.order < 1 / 3), (jitter.order > 5 / 6))
+    early, first, last = jitter.order < 1 / 2, jitter.order < 1 / 3, jitter.order > 5 / 6
     return before + change * early, before + change * (first + last * jitter.saturation)
 
 
