@@ -1,11 +1,15 @@
 """What can be known from the words of a command is said before anything is read, started or written."""
 
+import os
+
 import numpy as np
 import pytest
 from command_line import failing
 from PIL import Image
 
 SMALL = ("--size", 48, "--crop", 24, "--stride", 8, "--backbone", "patchnet", "--device", "cpu", "--steps", 2)
+
+TOO_MANY = max(os.cpu_count() or 1, 2) + 1
 
 
 @pytest.fixture
@@ -20,7 +24,7 @@ def plain(tmp_path):
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        (("--devices", 9999, "--batch", 9999), 1, "--devices: at most"),
+        (("--devices", TOO_MANY, "--batch", TOO_MANY), 1, "--devices: at most"),
         (("--devices", 2, "--batch", 3), 1, "--batch: one that 2 processes can share evenly required, got 3"),
         (("--num-nodes", 2, "--batch", 3), 1, "--batch: one that 2 processes can share evenly required, got 3"),
         (("--stride", 25), 1, "stride: at most the 24 pixels of a patch required"),
